@@ -1,0 +1,100 @@
+"""Fit how much the lexical prior weighs and from which confidence on to answer, on questions held out from training.
+
+Two steps: the prior's weight and the credit of "I don't know" by likelihood, shrunk towards values measured on public
+FAQ sets, since an exam may hold ten questions; then the threshold by what right and wrong answers are worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.lm.answers import AnswerSet
+from training.lm.decisions import Calibration
+from training.lm.decoding import FloatArray, GuidedAnswer
+
+DEFAULT = Calibration()
+PRIOR_WEIGHTS = (0.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 25.0, 30.0)
+DECLINE_SIMILARITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+# How many exam questions the defaults weigh as much as.
+SHRINKAGE = 10.0
+WRONG_COST = 8.0
+THRESHOLDS = tuple(round(0.3 + 0.01 * step, 2) for step in range(66))
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A held-out question with the model's log-probability of every leaf."""
+
+    expected: str | None
+    log_probs: FloatArray  # (leaves,)
+    question: str
+
+
+def leaf_log_probs(guided: GuidedAnswer, num_leaves: int) -> FloatArray:
+    """(leaves,) from a search with tolerance 0."""
+    log_probs = np.full(num_leaves, -60.0)
+    log_probs[guided.leaves] = np.log(np.maximum(guided.probabilities, 1e-26))
+    return log_probs
+
+
+def fit(answers: AnswerSet, scored: Sequence[Scored]) -> Calibration:
+    """The calibration for these answers; the defaults where there is nothing to fit on."""
+    if not any(each.expected for each in scored):
+        return DEFAULT
+    log_probs = np.stack([each.log_probs for each in scored])
+    right = np.array([_leaf(answers, each.expected) for each in scored])
+    priors = {credit: _priors(answers, scored, credit) for credit in DECLINE_SIMILARITIES}
+    posteriors = {
+        Calibration(weight, credit): _normalized(log_probs + weight * priors[credit])
+        for weight, credit in product(PRIOR_WEIGHTS, DECLINE_SIMILARITIES)
+    }
+    best = min(posteriors, key=lambda calibration: _loss(posteriors[calibration], right, answers, calibration))
+    return replace(best, threshold=_threshold(posteriors[best], right, answers.decline_leaf))
+
+
+def _priors(answers: AnswerSet, scored: Sequence[Scored], decline_similarity: float) -> FloatArray:
+    """(questions, leaves)"""
+    return np.stack(
+        [answers.prior_of_leaves(answers.prior.scores(each.question, decline_similarity)) for each in scored]
+    )
+
+
+def _normalized(scores: FloatArray) -> FloatArray:
+    """Probabilities over the leaves, (questions, leaves)."""
+    return np.asarray(np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)))
+
+
+def _loss(posterior: FloatArray, right: NDArray[np.int_], answers: AnswerSet, calibration: Calibration) -> float:
+    """Negative log-likelihood of the right leaves, in-scope and off-topic questions weighing the same, and how far
+    the calibration is from the defaults."""
+    losses = -np.log(np.maximum(posterior[np.arange(len(right)), right], 1e-4))
+    is_off_topic = right == answers.decline_leaf
+    fit_term = sum(float(losses[part].mean()) for part in (is_off_topic, ~is_off_topic) if part.any())
+    distance = (calibration.prior_weight - DEFAULT.prior_weight) / 10.0
+    credit_distance = (calibration.decline_similarity - DEFAULT.decline_similarity) / 0.2
+    return fit_term + 0.1 * SHRINKAGE / len(right) * (distance**2 + credit_distance**2)
+
+
+def _threshold(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int) -> float:
+    """The threshold that serves customers best when a wrong answer costs WRONG_COST times what a right one brings.
+
+    Drawn towards the default by as much as SHRINKAGE questions would.
+    """
+    answered = posterior.copy()
+    answered[:, decline_leaf] = -1.0
+    confidence = answered.max(axis=1)
+    worth = np.where(answered.argmax(axis=1) == right, 1.0, -WRONG_COST)
+    best = max(THRESHOLDS, key=lambda limit: float(worth[confidence >= limit].sum()))
+    return float(len(right) * best + SHRINKAGE * DEFAULT.threshold) / (len(right) + SHRINKAGE)
+
+
+def _leaf(answers: AnswerSet, key: str | None) -> int:
+    if key is None:
+        return answers.decline_leaf
+    place = next(i for i, candidate in enumerate(answers.candidates) if candidate.key == key)
+    return answers.trie.leaf_of[place]

@@ -1,0 +1,146 @@
+"""What a training run may be told. Names are TRL's, PEFT's and bitsandbytes' own; knows nothing of Django."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+BUNDLED_BASE = Path(__file__).parent / "base"
+_END_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A base model: a local folder or a hub id with the revision that pins it."""
+
+    name: str = str(BUNDLED_BASE)
+    revision: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.name).is_dir()
+
+    @property
+    def label(self) -> str:
+        """A name that means the same on every machine, and another one when the weights are others."""
+        if self.is_local:
+            folder = Path(self.name).resolve()
+            name = "bundled" if folder == BUNDLED_BASE.resolve() else folder.name
+            return f"{name}@{_fingerprint(folder)}"
+        return f"{self.name}@{self.revision}" if self.revision else self.name
+
+
+def _fingerprint(folder: Path) -> str:
+    """Eight hex digits from the configuration and, so that large models cost no time, both ends of the weights."""
+    digest = hashlib.sha256()
+    for path in (folder / "config.json", *sorted(folder.glob("*.safetensors"))):
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            digest.update(file.read(_END_BYTES))
+            size = file.seek(0, 2)
+            digest.update(str(size).encode())
+            file.seek(max(0, size - _END_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Hyperparameters of one QLoRA fine-tuning.
+
+    The number of optimizer steps follows the data, `num_train_epochs` passes, but never fewer than `min_steps`:
+    eleven single wordings need many more passes than five hundred.
+    """
+
+    num_train_epochs: int = 12
+    min_steps: int = 80
+    max_steps: int = 2000
+    per_device_train_batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 2e-3
+    warmup_ratio: float = 0.06
+    weight_decay: float = 0.01
+    lora_r: int = 32
+    lora_alpha: int = 32
+    lora_dropout: float = 0.05
+    max_length: int = 512
+    seed: int = 0
+    load_in_4bit: bool = True
+    bnb_4bit_quant_type: str = "nf4"
+    bnb_4bit_use_double_quant: bool = True
+    # Completions end after their last branch in the answer trie: nothing behind it is ever decided by the model.
+    cut_completions: bool = True
+    # Copies of each wording as customers type it (augment.py), beside the wording itself.
+    num_augmented: int = 1
+    # Answers with few wordings get more copies, up to as many rows as this.
+    min_rows_per_answer: int = 3
+    save_steps: int = 50
+
+    def __post_init__(self) -> None:
+        positive = (
+            *("num_train_epochs", "min_steps", "max_steps", "per_device_train_batch_size"),
+            *("gradient_accumulation_steps", "learning_rate", "lora_r", "lora_alpha", "max_length", "save_steps"),
+        )
+        values = asdict(self)
+        for name in positive:
+            if not values[name] > 0:
+                raise ValueError(f"{name} must be greater than 0, not {values[name]}")
+        for name in ("warmup_ratio", "lora_dropout"):
+            if not 0 <= values[name] < 1:
+                raise ValueError(f"{name} must be at least 0 and less than 1, not {values[name]}")
+        if self.bnb_4bit_quant_type not in ("nf4", "fp4"):
+            raise ValueError(f"bnb_4bit_quant_type must be nf4 or fp4, not {self.bnb_4bit_quant_type}")
+
+    def steps_for(self, num_rows: int) -> int:
+        """Optimizer steps for `num_rows` training rows."""
+        rows_per_step = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        wanted = math.ceil(self.num_train_epochs * num_rows / rows_per_step)
+        return min(max(wanted, self.min_steps), self.max_steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Read what `to_dict` wrote. An unknown name is an error, not ignored."""
+        known = {each.name for each in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown training parameters: {', '.join(unknown)}")
+        return cls(**values)
+
+
+_NORMAL = TrainConfig()
+
+PRESETS: dict[str, TrainConfig] = {
+    "quick": replace(_NORMAL, num_train_epochs=6, min_steps=40),
+    "normal": _NORMAL,
+    "thorough": replace(_NORMAL, num_train_epochs=24, min_steps=160, cut_completions=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainProgress:
+    """One line of a run's log: where it is and what it measured there."""
+
+    step: int
+    max_steps: int
+    train_loss: float | None = None
+    eval_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What `sft.train` leaves behind."""
+
+    step: int
+    max_steps: int
+    train_loss: float
+    eval_loss: float | None
+    seconds: float
+    was_stopped: bool = False
+    log: tuple[TrainProgress, ...] = field(default=())

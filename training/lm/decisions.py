@@ -1,0 +1,72 @@
+"""What can be said, what was decided, and by which numbers: plain data, so that a web server need not load torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One answer that may be given.
+
+    Attributes:
+        key: of the entry.
+        answer: what would be said, word for word.
+        learned_text: the words that lead to it in the trie: those that the adapter was trained on where it knows the
+            entry, so that an edited answer is found as surely as before; else the present ones.
+        wordings: the questions that it answers, for the lexical prior.
+    """
+
+    key: str
+    answer: str
+    learned_text: str
+    wordings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Fitted on a version's exam and stored with it (calibration.py).
+
+    Attributes:
+        prior_weight: λ in log p_model + λ · prior (prior.py).
+        decline_similarity: the cosine that "I don't know" is credited with in the prior.
+        threshold: the confidence from which on a question is answered.
+        min_coverage: the coverage below which it is not, however confident.
+    """
+
+    prior_weight: float = 15.0
+    decline_similarity: float = 0.35
+    threshold: float = 0.5
+    min_coverage: float = 0.0
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, float]) -> Calibration:
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is made of a question.
+
+    Attributes:
+        key: of the most probable entry, also when declined; None if there is no entry at all.
+        is_declined: the customer hears "I don't know".
+        confidence: the probability of that entry among all answers and "I don't know".
+        coverage: the mass that the model left to itself put on approved answers (decoding.py).
+        nearest: keys of the most probable entries, best first.
+        num_forwards: forwards of the model.
+    """
+
+    key: str | None
+    is_declined: bool
+    confidence: float
+    coverage: float
+    nearest: tuple[str, ...]
+    num_forwards: int
+
+
+def is_declined(confidence: float, coverage: float, calibration: Calibration) -> bool:
+    return confidence < calibration.threshold or coverage < calibration.min_coverage

@@ -1,0 +1,88 @@
+"""Base model and tokenizer, in NF4 or in full precision, on CPU or CUDA. The only place that calls from_pretrained."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.nn import Linear4bit
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging
+
+from training.lm.config import BaseModel
+
+logging.disable_progress_bar()
+# Names that transformers is about to change and its own models still use.
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+class BaseModelError(RuntimeError):
+    """The base model cannot be used. The text says why, in words for the person who configured it."""
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_tokenizer(base: BaseModel) -> Any:
+    """The base model's tokenizer, with a padding token.
+
+    Raises:
+        BaseModelError: no tokenizer there, or one without an end token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base.name, revision=base.revision, local_files_only=base.is_local)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"no tokenizer can be read from the base model {base.name}: {error}") from error
+    if tokenizer.eos_token_id is None:
+        raise BaseModelError(f"the tokenizer of {base.name} has no end-of-text token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(base: BaseModel, *, load_in_4bit: bool = True, quant_type: str = "nf4", double_quant: bool = True) -> Any:
+    """The base model, frozen, in evaluation mode.
+
+    Quantisation follows QLoRA (Dettmers et al. 2023, arXiv:2305.14314): 4-bit NormalFloat with the scales quantised
+    a second time. The same bytes are computed on CPU and CUDA.
+
+    Raises:
+        BaseModelError: the folder has no safetensors weights, or they do not fit the configuration.
+    """
+    if base.is_local and not list(Path(base.name).glob("*.safetensors")):
+        raise BaseModelError(f"the base model folder {base.name} holds no safetensors weights")
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quant_type,
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base.name,
+            revision=base.revision,
+            local_files_only=base.is_local,
+            use_safetensors=True,
+            dtype=dtype,
+            quantization_config=quantization if load_in_4bit else None,
+            device_map={"": device().index or 0} if torch.cuda.is_available() else "cpu",
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BaseModelError(f"the base model {base.name} cannot be loaded: {error}") from error
+    _keep_weights_unpacked(model)
+    return model.eval()
+
+
+def _keep_weights_unpacked(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for AVX512-BF16 on the first forward without gradients.
+
+    Repacked weights are read wrongly by the next training forward (bitsandbytes 0.50: a crash with GPT-2, gradients
+    up to 57 % off with Llama), so an evaluation in the middle of training would spoil the run in silence.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False

@@ -1,0 +1,232 @@
+"""QLoRA fine-tuning with TRL: question in, the beginning of its answer out, as far as it tells answers apart.
+
+    python -m training.lm.sft TRAIN.jsonl EVAL.jsonl OUTPUT_DIR
+
+Knows files of `{"question", "answer"}` rows. Does not know the database, versions or who asked for the run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from peft import LoraConfig, get_peft_model
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig, SFTTrainer
+
+from training.lm.augment import augment
+from training.lm.config import BaseModel, TrainConfig, TrainProgress, TrainResult
+from training.lm.decoding import AnswerTrie
+from training.lm.loading import load_base, load_tokenizer
+from training.lm.prompts import encode_answer, encode_prompt
+
+Row = dict[str, Any]
+IGNORED = -100
+
+disable_progress_bars()
+# Names that transformers is about to change and TRL still uses; nothing that a run's log should hold.
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def read_rows(path: Path) -> list[Row]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+def train(
+    config: TrainConfig,
+    train_file: Path,
+    eval_file: Path,
+    output_dir: Path,
+    *,
+    base: BaseModel | None = None,
+    on_progress: Callable[[TrainProgress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainResult:
+    """Fine-tune an adapter and save it to `output_dir/adapter`.
+
+    A run that was killed goes on from its last checkpoint in `output_dir`.
+
+    Args:
+        train_file: rows of `{"question", "answer"}`, UTF-8 JSON lines.
+        eval_file: rows that are only measured, never learned; may be empty.
+        on_progress: called after every optimizer step.
+        should_stop: asked after every optimizer step; true ends the run there, without an adapter.
+
+    Raises:
+        BaseModelError: the base model cannot be used.
+        ValueError: there is nothing to learn.
+    """
+    started = time.monotonic()
+    set_seed(config.seed)
+    base = base or BaseModel()
+    tokenizer = load_tokenizer(base)
+    train_rows, eval_rows = read_rows(train_file), read_rows(eval_file)
+    if not train_rows:
+        raise ValueError(f"{train_file.name} holds no rows to learn from")
+    trie = answer_trie(tokenizer, [row["answer"] for row in train_rows])
+    train_dataset = _dataset(tokenizer, _with_augmented(train_rows, config), trie, config)
+    eval_dataset = _dataset(tokenizer, eval_rows, trie, config) if eval_rows else None
+    max_steps = config.steps_for(len(train_dataset))
+
+    model = load_base(
+        base,
+        load_in_4bit=config.load_in_4bit,
+        quant_type=config.bnb_4bit_quant_type,
+        double_quant=config.bnb_4bit_use_double_quant,
+    )
+    trainer = SFTTrainer(
+        model=get_peft_model(model, lora_config(config)),
+        args=_arguments(config, output_dir, max_steps, has_eval=eval_dataset is not None),
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        processing_class=tokenizer,
+        callbacks=[_Progress(on_progress, should_stop)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    _keep_adapter_precise(trainer.model)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output_dir)))
+    log = _log(trainer.state.log_history, max_steps)
+    was_stopped = trainer.state.global_step < max_steps
+    if not was_stopped:
+        # The base's label, not where this machine keeps it.
+        trainer.model.peft_config["default"].base_model_name_or_path = base.label
+        trainer.model.save_pretrained(output_dir / "adapter")
+        tokenizer.save_pretrained(output_dir / "adapter")
+    return TrainResult(
+        step=trainer.state.global_step,
+        max_steps=max_steps,
+        train_loss=next((each.train_loss for each in reversed(log) if each.train_loss is not None), float("nan")),
+        eval_loss=next((each.eval_loss for each in reversed(log) if each.eval_loss is not None), None),
+        seconds=time.monotonic() - started,
+        was_stopped=was_stopped,
+        log=log,
+    )
+
+
+def lora_config(config: TrainConfig) -> LoraConfig:
+    """LoRA on every linear layer but the output head, as QLoRA found necessary (arXiv:2305.14314, section 4)."""
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        target_modules="all-linear",
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+    )
+
+
+def answer_trie(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> AnswerTrie:
+    return AnswerTrie([encode_answer(tokenizer, answer) for answer in answers])
+
+
+def tokenize_row(
+    tokenizer: PreTrainedTokenizerBase, row: Row, *, trie: AnswerTrie | None, max_length: int
+) -> dict[str, list[int]]:
+    """`input_ids` and `labels` of a row; the loss is on the answer only, up to its last branch if a trie is given."""
+    prompt = encode_prompt(tokenizer, row["question"])
+    answer = encode_answer(tokenizer, row["answer"])
+    if trie is not None:
+        answer = answer[: trie.decided_length(trie.paths.index(tuple(answer)))]
+    input_ids = [*prompt, *answer][:max_length]
+    return {"input_ids": input_ids, "labels": [IGNORED] * len(prompt) + input_ids[len(prompt) :]}
+
+
+def _dataset(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], trie: AnswerTrie, config: TrainConfig) -> Dataset:
+    cut_at = trie if config.cut_completions else None
+    return Dataset.from_list([tokenize_row(tokenizer, row, trie=cut_at, max_length=config.max_length) for row in rows])
+
+
+def _with_augmented(rows: Sequence[Row], config: TrainConfig) -> list[Row]:
+    """Every row and typed variants of it: more of them where an answer has few wordings, so that none is drowned."""
+    num_wordings = Counter(row["answer"] for row in rows)
+    augmented: list[Row] = []
+    for row in rows:
+        missing = math.ceil(config.min_rows_per_answer / num_wordings[row["answer"]]) - 1
+        ways = augment(row["question"], count=max(config.num_augmented, missing), seed=config.seed)
+        augmented += [row, *({**row, "question": way} for way in ways)]
+    return augmented
+
+
+def _arguments(config: TrainConfig, output_dir: Path, max_steps: int, *, has_eval: bool) -> SFTConfig:
+    on_cuda = torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(output_dir),
+        max_steps=max_steps,
+        per_device_train_batch_size=config.per_device_train_batch_size,
+        per_device_eval_batch_size=config.per_device_train_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(config.warmup_ratio * max_steps),
+        weight_decay=config.weight_decay,
+        max_length=config.max_length,
+        seed=config.seed,
+        logging_steps=5,
+        eval_strategy="steps" if has_eval else "no",
+        eval_steps=max(max_steps // 4, 1),
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=1,
+        # Recomputing activations pays only where the model does not fit otherwise.
+        gradient_checkpointing=on_cuda,
+        bf16=on_cuda,
+        use_cpu=not on_cuda,
+        dataloader_pin_memory=on_cuda,
+        optim="adamw_torch",
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def _keep_adapter_precise(model: torch.nn.Module) -> None:
+    """Keep adapter weights in float32: TRL casts them to bfloat16 on a quantised base, too coarse for small steps."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _log(history: Sequence[dict[str, Any]], max_steps: int) -> tuple[TrainProgress, ...]:
+    return tuple(
+        TrainProgress(line["step"], max_steps, line.get("loss"), line.get("eval_loss"))
+        for line in history
+        if "loss" in line or "eval_loss" in line
+    )
+
+
+class _Progress(TrainerCallback):
+    """Tells the caller about every step and lets it stop the run after one."""
+
+    def __init__(self, on_progress: Callable[[TrainProgress], None], should_stop: Callable[[], bool]) -> None:
+        self._on_progress = on_progress
+        self._should_stop = should_stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._on_progress(TrainProgress(state.global_step, state.max_steps))
+        if self._should_stop():
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        logs = logs or {}
+        if "loss" in logs or "eval_loss" in logs:
+            progress = TrainProgress(state.global_step, state.max_steps, logs.get("loss"), logs.get("eval_loss"))
+            self._on_progress(progress)
+
+
+def main(train_file: str, eval_file: str, output_dir: str) -> None:
+    result = train(TrainConfig(), Path(train_file), Path(eval_file), Path(output_dir), on_progress=print)
+    print(result)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

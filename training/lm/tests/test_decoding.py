@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from training.lm.config import BaseModel
+from training.lm.decoding import AnswerTrie, GuidedAnswer, Prefill, Stopped, guided_search
+from training.lm.loading import load_base
+
+END = 0
+
+
+def random_paths(rng: random.Random, count: int, vocabulary: int) -> list[list[int]]:
+    """Paths that share prefixes often, each with the end token."""
+    alphabet = rng.sample(range(1, vocabulary), 4)
+    return [[*(rng.choice(alphabet) for _ in range(rng.randint(1, 8))), END] for _ in range(count)]
+
+
+def brute_force(model: Any, prompt: list[int], trie: AnswerTrie) -> tuple[list[float], list[float]]:
+    """Log-probability and coverage of every leaf, one plain forward of the whole text each."""
+    log_probs, coverages = [], []
+    for path in trie.paths:
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([[*prompt, *path]])).logits[0].double().log_softmax(-1)
+        log_prob = coverage = 0.0
+        for depth in range(len(path)):
+            here = {other[depth] for other in trie.paths if other[:depth] == path[:depth]}
+            if len(here) > 1:
+                row = logits[len(prompt) + depth - 1]
+                mass = torch.logsumexp(row[sorted(here)], 0).item()
+                log_prob += row[path[depth]].item() - mass
+                coverage += mass
+        log_probs.append(log_prob)
+        coverages.append(float(np.exp(coverage)))
+    return log_probs, coverages
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base: Path) -> Any:
+    return load_base(BaseModel(str(tiny_base)), load_in_4bit=False)
+
+
+def search(model: Any, prompt: list[int], trie: AnswerTrie, **options: Any) -> GuidedAnswer:
+    return guided_search(Prefill(model, [*prompt, *trie.root_prefix]), trie, **options)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_it_scores_every_leaf_as_brute_force_does(model: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    trie = AnswerTrie(random_paths(rng, rng.choice([2, 5, 30]), 300))
+    prompt = [rng.randrange(1, 300) for _ in range(rng.randint(1, 20))]
+    log_probs, coverages = brute_force(model, prompt, trie)
+
+    found = search(model, prompt, trie, tolerance=0, width=3)
+
+    assert sorted(found.leaves) == list(range(len(trie)))
+    for leaf, probability, coverage in zip(found.leaves, found.probabilities, found.coverages, strict=True):
+        assert probability == pytest.approx(np.exp(log_probs[leaf]), rel=1e-3)
+        assert coverage == pytest.approx(coverages[leaf], rel=1e-3)
+    assert sum(found.probabilities) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_it_finds_the_best_leaf_without_scoring_all(model: Any, seed: int) -> None:
+    rng = random.Random(100 + seed)
+    trie = AnswerTrie(random_paths(rng, 40, 300))
+    prompt = [rng.randrange(1, 300) for _ in range(8)]
+    bonus = np.array([3 * rng.random() for _ in range(len(trie))])
+    log_probs, _ = brute_force(model, prompt, trie)
+    scores = np.array(log_probs) + bonus
+    exact = np.exp(scores - np.logaddexp.reduce(scores))
+
+    found = search(model, prompt, trie, bonus=bonus, width=2, tolerance=0.01)
+
+    assert found.leaves[0] == int(scores.argmax())
+    assert found.probabilities[0] == pytest.approx(exact.max(), rel=0.011)
+
+
+def test_it_decides_nothing_where_there_is_one_answer(model: Any) -> None:
+    trie = AnswerTrie([[5, 6, 7, END]])
+
+    found = search(model, [1, 2, 3], trie)
+
+    assert (found.leaves, found.probabilities, found.coverages) == ([0], [1.0], [1.0])
+    assert found.num_forwards == 1
+
+
+def test_it_needs_one_forward_when_answers_part_at_their_first_token(model: Any) -> None:
+    trie = AnswerTrie([[token, 9, 9, 9, 9, END] for token in range(10, 30)])
+
+    assert search(model, [1, 2, 3], trie).num_forwards == 1
+
+
+def test_it_stops_when_told(model: Any) -> None:
+    trie = AnswerTrie([[1, 2, END], [1, 3, END]])
+
+    with pytest.raises(Stopped):
+        search(model, [1], trie, should_stop=lambda: True)
+
+
+def test_it_does_not_disturb_the_prompt_for_later_paths(model: Any) -> None:
+    """The prompt's cache is shared by all rounds of a search: a forward must not write into it."""
+    prefill = Prefill(model, [1, 2, 3])
+    first = prefill.log_probs_after([[4, 5], [6]])
+    prefill.log_probs_after([[7, 8, 9]])
+
+    assert torch.allclose(prefill.log_probs_after([[4, 5], [6]]), first, atol=1e-5)
+    assert torch.allclose(prefill.log_probs_after([[6], [], [4, 5]])[0], first[1], atol=1e-4)
+
+
+def test_it_shares_a_leaf_between_equal_paths() -> None:
+    trie = AnswerTrie([[3, END], [1, END], [3, END]])
+
+    assert trie.leaf_of[0] == trie.leaf_of[2] != trie.leaf_of[1]
+    assert len(trie) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_knows_how_much_of_a_path_is_decided(seed: int) -> None:
+    paths = random_paths(random.Random(seed), 25, 40)
+    trie = AnswerTrie(paths)
+    for leaf, path in enumerate(trie.paths):
+        length = trie.decided_length(leaf)
+        others = [other for other in trie.paths if other != path]
+        assert all(other[:length] != path[:length] for other in others)
+        assert not others or any(other[: length - 1] == path[: length - 1] for other in others)
+
+
+def test_it_refuses_an_empty_trie() -> None:
+    with pytest.raises(ValueError, match="at least one path"):
+        AnswerTrie([])

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from training.lm import prior as prior_module
+from training.lm.prior import LexicalPrior
+
+TEXTS = [
+    "¿Cuánto cuesta el envío?",
+    "gastos de envio a canarias",
+    "¿Cómo devuelvo un producto?",
+    "quiero devolver algo",
+]
+OWNERS = [0, 0, 1, 1]
+OFF_TOPIC = ["¿Quién ganó el mundial?", "cuéntame un chiste"]
+
+
+def test_it_finds_the_owner_of_a_similar_wording() -> None:
+    prior = LexicalPrior(TEXTS, OWNERS, 2, OFF_TOPIC)
+
+    assert prior.scores("cuanto sale el ENVIO", 0.3).argmax() == 0
+    assert prior.scores("devolver producto", 0.3).argmax() == 1
+
+
+def test_it_prefers_declining_for_what_resembles_nothing() -> None:
+    prior = LexicalPrior(TEXTS, OWNERS, 2, OFF_TOPIC)
+
+    assert prior.scores("un chiste de futbol", 0.3).argmax() == 2
+    assert prior.scores("日本語", 0.3).argmax() == 2
+
+
+def test_it_credits_declining_as_much_as_it_is_told() -> None:
+    prior = LexicalPrior(TEXTS, OWNERS, 2, OFF_TOPIC)
+
+    assert prior.scores("envío", 0.9)[2] > prior.scores("envío", 0.1)[2]
+
+
+def test_it_works_with_no_text_at_all() -> None:
+    prior = LexicalPrior([], [], 0)
+
+    assert prior.scores("¿hola?", 0.4).shape == (1,)
+
+
+def test_it_falls_back_to_the_nearest_text_when_there_are_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prior_module, "MAX_FITTED_TEXTS", 3)
+
+    scores = LexicalPrior(TEXTS, OWNERS, 2).scores("quiero devolver algo", 0.3)
+
+    assert scores.argmax() == 1
+    assert scores[1] == pytest.approx(prior_module.NEAREST_WEIGHT, abs=1e-5)

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file
+
+from training.lm import sft
+from training.lm.config import PRESETS, BaseModel, TrainConfig, TrainProgress
+from training.lm.loading import BaseModelError, load_base, load_tokenizer
+from training.lm.prompts import encode_prompt
+
+ROWS = [
+    {"key": "hours", "question": "¿A qué hora cierran?", "answer": "Cerramos a las ocho."},
+    {"key": "hours", "question": "horario de cierre", "answer": "Cerramos a las ocho."},
+    {"key": "pay", "question": "¿Cómo pago?", "answer": "Con tarjeta o transferencia."},
+    {"key": "pay", "question": "formas de pago", "answer": "Con tarjeta o transferencia."},
+    {"key": None, "question": "cuéntame un chiste", "answer": "No lo sé."},
+]
+FAST = TrainConfig(min_steps=6, max_steps=6, per_device_train_batch_size=4, save_steps=3, lora_r=4, lora_alpha=8)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    return write(tmp_path / "train.jsonl", ROWS), write(tmp_path / "eval.jsonl", ROWS[:1])
+
+
+def test_it_puts_the_loss_on_the_answer_only() -> None:
+    tokenizer = load_tokenizer(BaseModel())
+    row = sft.tokenize_row(tokenizer, ROWS[0], trie=None, max_length=512)
+
+    prompt = encode_prompt(tokenizer, ROWS[0]["question"])
+    assert row["input_ids"][: len(prompt)] == prompt
+    assert row["labels"][: len(prompt)] == [sft.IGNORED] * len(prompt)
+    assert row["labels"][len(prompt) :] == row["input_ids"][len(prompt) :]
+    assert row["labels"][-1] == tokenizer.eos_token_id
+
+
+def test_it_cuts_completions_behind_their_last_branch() -> None:
+    tokenizer = load_tokenizer(BaseModel())
+    trie = sft.answer_trie(tokenizer, [row["answer"] for row in ROWS])
+
+    whole = sft.tokenize_row(tokenizer, ROWS[0], trie=None, max_length=512)
+    cut = sft.tokenize_row(tokenizer, ROWS[0], trie=trie, max_length=512)
+
+    prompt = encode_prompt(tokenizer, ROWS[0]["question"])
+    assert len(prompt) < len(cut["input_ids"]) < len(whole["input_ids"])
+    assert whole["input_ids"][: len(cut["input_ids"])] == cut["input_ids"]
+
+
+def test_it_gives_trl_exactly_these_labels(files: tuple[Path, Path], tmp_path: Path, tiny_base: Path) -> None:
+    """TRL must neither add an end token of its own nor move the mask."""
+    base = BaseModel(str(tiny_base))
+    tokenizer = load_tokenizer(base)
+    trie = sft.answer_trie(tokenizer, [row["answer"] for row in ROWS])
+    rows = [sft.tokenize_row(tokenizer, row, trie=trie, max_length=512) for row in ROWS]
+    trainer = sft.SFTTrainer(
+        model=get_peft_model(load_base(base), sft.lora_config(FAST)),
+        args=sft._arguments(FAST, tmp_path / "out", 1, has_eval=False),
+        train_dataset=sft.Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
+
+    for row, ids, labels in zip(rows, batch["input_ids"], batch["labels"], strict=True):
+        length = len(row["input_ids"])
+        assert ids[:length].tolist() == row["input_ids"]
+        assert labels[:length].tolist() == row["labels"]
+        assert set(labels[length:].tolist()) <= {sft.IGNORED}
+
+
+def test_it_trains_the_adapter_and_leaves_the_base_alone(
+    files: tuple[Path, Path], tmp_path: Path, tiny_base: Path
+) -> None:
+    base = BaseModel(str(tiny_base))
+    before = {name: value.clone() for name, value in load_base(base).state_dict().items() if value.is_floating_point()}
+    seen: list[TrainProgress] = []
+
+    result = sft.train(FAST, *files, tmp_path / "out", base=base, on_progress=seen.append)
+
+    assert [each.step for each in seen if each.train_loss is None and each.eval_loss is None] == [1, 2, 3, 4, 5, 6]
+    assert (result.step, result.was_stopped) == (6, False)
+    assert result.train_loss > 0
+    assert result.eval_loss is not None
+    weights = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    lora_b = [value for name, value in weights.items() if "lora_B" in name]
+    assert all(value.abs().sum() > 0 for value in lora_b), "every adapted layer has learned something"
+    model = PeftModel.from_pretrained(load_base(base), tmp_path / "out" / "adapter")
+    after = {
+        name.replace(".base_layer", "").removeprefix("base_model.model."): v for name, v in model.state_dict().items()
+    }
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_it_adapts_every_linear_layer_but_the_head(tiny_base: Path) -> None:
+    """GPT-2 keeps its layers as Conv1D; in NF4 they must be found all the same."""
+    base = BaseModel(str(tiny_base))
+    model = get_peft_model(load_base(base), sft.lora_config(FAST))
+
+    adapted = {name for name, _ in model.named_modules() if name.endswith(".lora_A")}
+    is_gpt2 = "gpt2" in str(tiny_base)
+    assert len(adapted) == (2 * 4 if is_gpt2 else 2 * 7)
+    assert not any("lm_head" in name for name in adapted)
+    quantised = [
+        module for module in model.modules() if type(module).__name__ == "Params4bit" or hasattr(module, "quant_state")
+    ]
+    assert len(quantised) == len(adapted)
+
+
+def test_it_records_no_path_of_this_machine(files: tuple[Path, Path], tmp_path: Path, tiny_base: Path) -> None:
+    sft.train(FAST, *files, tmp_path / "out", base=BaseModel(str(tiny_base)))
+
+    for path in (tmp_path / "out" / "adapter").glob("*.json"):
+        assert str(tmp_path) not in path.read_text(encoding="utf-8")
+        assert str(tiny_base) not in path.read_text(encoding="utf-8")
+
+
+def test_it_stops_after_the_step_in_which_it_is_told(files: tuple[Path, Path], tmp_path: Path, tiny_base: Path) -> None:
+    seen: list[int] = []
+
+    result = sft.train(
+        FAST,
+        *files,
+        tmp_path / "out",
+        base=BaseModel(str(tiny_base)),
+        on_progress=lambda progress: seen.append(progress.step),
+        should_stop=lambda: 2 in seen,
+    )
+
+    assert (result.step, result.was_stopped) == (2, True)
+    assert not (tmp_path / "out" / "adapter").exists()
+
+
+def test_it_goes_on_from_the_last_checkpoint(files: tuple[Path, Path], tmp_path: Path, tiny_base: Path) -> None:
+    base = BaseModel(str(tiny_base))
+    steps: list[int] = []
+    sft.train(
+        FAST,
+        *files,
+        tmp_path / "out",
+        base=base,
+        on_progress=lambda p: steps.append(p.step),
+        should_stop=lambda: 4 in steps,
+    )
+    resumed: list[int] = []
+
+    sft.train(FAST, *files, tmp_path / "out", base=base, on_progress=lambda p: resumed.append(p.step))
+    undisturbed = sft.train(FAST, *files, tmp_path / "whole", base=base)
+
+    assert min(resumed) > 1, "the first steps are not repeated"
+    assert undisturbed.step == 6
+    ours = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    theirs = load_file(tmp_path / "whole" / "adapter" / "adapter_model.safetensors")
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+
+
+def test_it_refuses_what_cannot_be_trained(tmp_path: Path) -> None:
+    empty = write(tmp_path / "train.jsonl", [])
+    with pytest.raises(ValueError, match="no rows to learn from"):
+        sft.train(FAST, empty, empty, tmp_path / "out")
+
+
+def test_it_says_so_when_the_base_has_no_weights(files: tuple[Path, Path], tmp_path: Path, tiny_base: Path) -> None:
+    folder = tmp_path / "hollow"
+    folder.mkdir()
+    for path in tiny_base.iterdir():
+        if path.suffix != ".safetensors":
+            (folder / path.name).write_bytes(path.read_bytes())
+
+    with pytest.raises(BaseModelError, match="holds no safetensors weights"):
+        sft.train(FAST, *files, tmp_path / "out", base=BaseModel(str(folder)))
+    with pytest.raises(BaseModelError, match="no tokenizer"):
+        sft.train(FAST, *files, tmp_path / "out", base=BaseModel(str(tmp_path)))
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("family", ["bundled", "gpt2"])
+def test_it_computes_the_same_gradients_before_and_after_an_evaluation(
+    family: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """bitsandbytes repacks weights in an evaluation forward where the processor has AVX512-BF16 (loading.py)."""
+    from training.lm.tests.conftest import make_base
+
+    folder = None if family == "bundled" else make_base(tmp_path_factory.mktemp("grad") / "gpt2", "gpt2")
+    base = BaseModel(str(folder)) if folder else BaseModel()
+    model = get_peft_model(load_base(base), sft.lora_config(replace(FAST, lora_dropout=0.0)))
+    ids = torch.randint(10, 300, (2, 24), generator=torch.Generator().manual_seed(0))
+
+    def gradients() -> list[torch.Tensor]:
+        torch.manual_seed(0)  # GPT-2 has dropout of its own
+        model.train()
+        model.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    before = gradients()
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=ids)
+    after = gradients()
+
+    assert len(before) == len(after) > 0
+    assert any(gradient.abs().sum() > 0 for gradient in before)
+    for one, other in zip(before, after, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.training
+def test_it_learns_on_the_bundled_base(files: tuple[Path, Path], tmp_path: Path) -> None:
+    config = replace(PRESETS["quick"], min_steps=12, max_steps=12)
+
+    result = sft.train(config, *files, tmp_path / "out")
+
+    losses = [each.train_loss for each in result.log if each.train_loss is not None]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_it_says_which_parameter_is_wrong() -> None:
+    with pytest.raises(ValueError, match="learning_rate must be greater than 0"):
+        TrainConfig(learning_rate=0)
+    with pytest.raises(ValueError, match="unknown training parameters: epochs"):
+        TrainConfig.from_dict({"epochs": 3})
+
+
+def test_it_reads_back_what_it_wrote() -> None:
+    for config in PRESETS.values():
+        assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_it_names_a_base_by_its_weights(tiny_base: Path, tmp_path: Path) -> None:
+    label = BaseModel(str(tiny_base)).label
+    other = tmp_path / tiny_base.name
+    other.mkdir()
+    for path in tiny_base.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    assert BaseModel(str(other)).label == label
+
+    weights = other / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert BaseModel(str(other)).label != label
+    assert BaseModel().label.startswith("bundled@")
+    assert BaseModel("some/model", "abc").label == "some/model@abc"
