@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group, User
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from simple_history.admin import SimpleHistoryAdmin
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import action, display
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from faq.models import FaqEntry, OffTopicQuestion, Paraphrase
+
+admin.site.unregister(User)
+admin.site.unregister(Group)
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
+    pass
+
+
+class ParaphraseInline(TabularInline):
+    model = Paraphrase
+    fields = ["text"]
+    extra = 2
+    verbose_name = _("other wording")
+    verbose_name_plural = _("Other ways in which customers ask it (four or more teach best)")
+
+
+@admin.register(FaqEntry)
+class FaqEntryAdmin(SimpleHistoryAdmin, ModelAdmin):
+    list_display = ["question", "category", "show_status", "is_critical", "num_wordings", "updated_at"]
+    list_filter = ["status", "category", "is_critical", "language"]
+    list_filter_submit = False
+    search_fields = ["question", "answer", "key", "paraphrases__text"]
+    search_help_text = _("Search in questions, answers and wordings")
+    list_per_page = 50
+    inlines = [ParaphraseInline]
+    actions = ["publish", "retire"]
+    fieldsets = [
+        (None, {"fields": ["question", "answer", ("status", "category"), ("is_critical", "language")]}),
+        (_("Advanced"), {"fields": ["key"], "classes": ["collapse"]}),
+    ]
+    warn_unsaved_form = True
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[FaqEntry]:
+        return super().get_queryset(request).annotate(num_paraphrases=Count("paraphrases"))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        # Exams and snapshots name entries by their key for ever.
+        return ["key"] if obj else []
+
+    @display(
+        description=_("status"),
+        ordering="status",
+        label={
+            FaqEntry.Status.PUBLISHED: "success",
+            FaqEntry.Status.DRAFT: "warning",
+            FaqEntry.Status.RETIRED: "danger",
+        },
+    )
+    def show_status(self, entry: FaqEntry) -> tuple[str, str]:
+        return entry.status, entry.get_status_display()
+
+    @display(description=_("wordings"), ordering="num_paraphrases")
+    def num_wordings(self, entry: Any) -> int:
+        return int(entry.num_paraphrases) + 1
+
+    @action(description=_("Publish the chosen ones"), permissions=["change"])
+    def publish(self, request: HttpRequest, queryset: QuerySet[FaqEntry]) -> None:
+        self._set_status(request, queryset, FaqEntry.Status.PUBLISHED)
+
+    @action(description=_("Retire the chosen ones"), permissions=["change"])
+    def retire(self, request: HttpRequest, queryset: QuerySet[FaqEntry]) -> None:
+        self._set_status(request, queryset, FaqEntry.Status.RETIRED)
+
+    def _set_status(self, request: HttpRequest, queryset: QuerySet[FaqEntry], status: FaqEntry.Status) -> None:
+        num_changed = 0
+        for entry in FaqEntry.objects.filter(pk__in=queryset.values("pk")).exclude(status=status):
+            # Row by row, so that each change is in the entry's history.
+            entry.status = status
+            entry.updated_at = timezone.now()
+            entry.save(update_fields=["status", "updated_at"])
+            num_changed += 1
+        text = ngettext("%(num)d answer changed.", "%(num)d answers changed.", num_changed) % {"num": num_changed}
+        self.message_user(request, text, messages.SUCCESS)
+
+
+@admin.register(OffTopicQuestion)
+class OffTopicQuestionAdmin(ModelAdmin):
+    list_display = ["text", "updated_at"]
+    search_fields = ["text"]
+    list_per_page = 100

@@ -1,0 +1,73 @@
+"""What is published at this moment, as plain data for training and for the chat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+from django.db.models import Count, Max, Prefetch
+
+from faq.importing import read_json_lines
+from faq.models import FaqEntry, OffTopicQuestion, Paraphrase
+
+GENERAL_OFF_TOPIC_FILE = Path(__file__).parent / "demo" / "off_topic_es.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedEntry:
+    key: str
+    question: str
+    answer: str
+    paraphrases: tuple[str, ...]
+    category: str
+    language: str
+    is_critical: bool
+    updated_at: datetime
+
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        return (self.question, *self.paraphrases)
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """The published entries, by key, and the questions to decline."""
+
+    entries: tuple[PublishedEntry, ...]
+    off_topic: tuple[str, ...]
+
+
+def current_publication() -> Publication:
+    published = FaqEntry.objects.published().order_by("key")
+    entries = published.prefetch_related(Prefetch("paraphrases", Paraphrase.objects.order_by("pk")))
+    return Publication(
+        entries=tuple(
+            PublishedEntry(
+                key=entry.key,
+                question=entry.question,
+                answer=entry.answer,
+                paraphrases=tuple(each.text for each in entry.paraphrases.all()),
+                category=entry.category,
+                language=entry.language,
+                is_critical=entry.is_critical,
+                updated_at=entry.updated_at,
+            )
+            for entry in entries
+        ),
+        off_topic=tuple(OffTopicQuestion.objects.values_list("text", flat=True)) or general_off_topic(),
+    )
+
+
+def publication_stamp() -> str:
+    """A short text that changes whenever `current_publication` would; three aggregates over indexes, no rows read."""
+    tables = (FaqEntry.objects.published(), Paraphrase.objects.all(), OffTopicQuestion.objects.all())
+    parts = [table.aggregate(num=Count("pk"), last=Max("updated_at")) for table in tables]
+    return "|".join(f"{part['num']}:{part['last'] and part['last'].isoformat()}" for part in parts)
+
+
+@cache
+def general_off_topic() -> tuple[str, ...]:
+    """Small talk and other trades, for a business that has listed no off-topic questions of its own yet."""
+    return tuple(line["question"] for line in read_json_lines(GENERAL_OFF_TOPIC_FILE))

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from faq.models import FaqEntry
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def owner(client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("olga"))
+    return client
+
+
+def form(**values: object) -> dict[str, object]:
+    """What the entry form sends."""
+    inline = {
+        "paraphrases-TOTAL_FORMS": 1,
+        "paraphrases-INITIAL_FORMS": 0,
+        "paraphrases-0-text": "¿hasta qué hora abren?",
+    }
+    entry = {"question": "¿A qué hora cierran?", "answer": "A las 8.", "status": "published", "language": "es"}
+    return {**inline, **entry, **values}
+
+
+def test_it_saves_an_entry_with_its_other_wordings(owner: Client) -> None:
+    response = owner.post("/admin/faq/faqentry/add/", form())
+
+    assert response.status_code == 302
+    entry = FaqEntry.objects.get()
+    assert entry.key == "a-que-hora-cierran"
+    assert entry.paraphrases.get().text == "¿hasta qué hora abren?"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"question": ""}, {"answer": ""}, {"question": "¿?"}, {"answer": "palabra " * 2000}, {"paraphrases-0-text": "🎉"}],
+)
+def test_it_says_what_is_wrong_and_keeps_what_was_typed(owner: Client, values: dict[str, object]) -> None:
+    response = owner.post("/admin/faq/faqentry/add/", form(category="Horarios", **values))
+
+    assert response.status_code == 200
+    assert "Horarios" in response.content.decode()
+    assert "errorlist" in response.content.decode() or "error" in response.content.decode()
+    assert not FaqEntry.objects.exists()
+
+
+def test_it_publishes_and_retires_the_chosen_ones_with_history(owner: Client) -> None:
+    entry = FaqEntry.objects.create(key="a", question="¿a?", answer="a.")
+    before = entry.updated_at
+
+    owner.post("/admin/faq/faqentry/", {"action": "publish", "_selected_action": [entry.pk]})
+
+    entry.refresh_from_db()
+    assert entry.status == "published"
+    assert entry.updated_at > before
+    assert entry.history.first().status == "published"
+    owner.post("/admin/faq/faqentry/", {"action": "retire", "_selected_action": [entry.pk]})
+    entry.refresh_from_db()
+    assert entry.status == "retired"
+
+
+def test_it_never_lets_a_key_change(owner: Client) -> None:
+    entry = FaqEntry.objects.create(key="a", question="¿a?", answer="a.")
+
+    owner.post(f"/admin/faq/faqentry/{entry.pk}/change/", form(key="b"))
+
+    entry.refresh_from_db()
+    assert entry.key == "a"
+
+
+def test_it_finds_an_entry_by_its_other_wordings(owner: Client) -> None:
+    owner.post("/admin/faq/faqentry/add/", form())
+
+    assert "¿A qué hora cierran?" in owner.get("/admin/faq/faqentry/", {"q": "hasta qué"}).content.decode()
+    assert "¿A qué hora cierran?" not in owner.get("/admin/faq/faqentry/", {"q": "mayorista"}).content.decode()
+
+
+def test_it_escapes_what_staff_write(owner: Client) -> None:
+    FaqEntry.objects.create(key="a", question="<script>alert(1)</script>", answer="a.")
+
+    assert "<script>alert(1)" not in owner.get("/admin/faq/faqentry/").content.decode()
+
+
+def test_it_shows_nothing_to_strangers_or_to_staff_without_permission(client: Client) -> None:
+    assert client.get("/admin/faq/faqentry/").status_code == 302
+    clerk = User.objects.create_user("clara", is_staff=True)
+    client.force_login(clerk)
+    assert client.get("/admin/faq/faqentry/").status_code == 403
+    clerk.user_permissions.add(Permission.objects.get(codename="view_faqentry"))
+    assert client.get("/admin/faq/faqentry/").status_code == 200
+    assert client.post("/admin/faq/faqentry/add/", form()).status_code == 403
