@@ -35,10 +35,11 @@ class AnswerSet:
             [text for text, _ in texts], [owner for _, owner in texts], len(candidates), off_topic
         )
 
-    def prior_of_leaves(self, scores: FloatArray) -> FloatArray:
-        """The prior of each leaf, (leaves,), from that of each candidate and of declining, (candidates + 1,)."""
+    def prior_of_leaves(self, scores: FloatArray, calibration: Calibration) -> FloatArray:
+        """The prior of each leaf, (leaves,), from the lexical scores of candidates and off-topic, (candidates + 1,)."""
+        declining = calibration.decline_credit + calibration.off_topic_weight * scores[-1]
         per_leaf = np.full(len(self.trie), -np.inf)
-        np.maximum.at(per_leaf, self._leaves, scores)
+        np.maximum.at(per_leaf, self._leaves, np.append(scores[:-1], declining))
         return per_leaf
 
     def decide(
@@ -58,11 +59,11 @@ class AnswerSet:
         Raises:
             Stopped: should_stop said so.
         """
-        scores = self.prior.scores(question, calibration.decline_similarity)
+        scores = self.prior.scores(question)
         guided = guided_search(
             prefill(self.trie.root_prefix),
             self.trie,
-            calibration.prior_weight * self.prior_of_leaves(scores),
+            calibration.prior_weight * self.prior_of_leaves(scores, calibration),
             should_stop=should_stop,
         )
         return self.decision(guided, scores, calibration)

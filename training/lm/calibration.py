@@ -1,6 +1,6 @@
 """Fit how much the lexical prior weighs and from which confidence on to answer, on questions held out from training.
 
-Two steps: the prior's weight and the credit of "I don't know" by likelihood, shrunk towards values measured on public
+Two steps: the prior's weight and the standing of "I don't know" by likelihood, shrunk towards values measured on public
 FAQ sets, since an exam may hold ten questions; then the threshold by what right and wrong answers are worth.
 """
 
@@ -19,7 +19,8 @@ from training.lm.decoding import FloatArray, GuidedAnswer
 
 DEFAULT = Calibration()
 PRIOR_WEIGHTS = (0.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 25.0, 30.0)
-DECLINE_SIMILARITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+DECLINE_CREDITS = (0.0, 0.1, 0.2, 0.3, 0.4)
+OFF_TOPIC_WEIGHTS = (0.0, 0.5, 1.0)
 # How many exam questions the defaults weigh as much as.
 SHRINKAGE = 10.0
 WRONG_COST = 8.0
@@ -48,20 +49,14 @@ def fit(answers: AnswerSet, scored: Sequence[Scored]) -> Calibration:
         return DEFAULT
     log_probs = np.stack([each.log_probs for each in scored])
     right = np.array([_leaf(answers, each.expected) for each in scored])
-    priors = {credit: _priors(answers, scored, credit) for credit in DECLINE_SIMILARITIES}
-    posteriors = {
-        Calibration(weight, credit): _normalized(log_probs + weight * priors[credit])
-        for weight, credit in product(PRIOR_WEIGHTS, DECLINE_SIMILARITIES)
-    }
+    lexical = [answers.prior.scores(each.question) for each in scored]
+    posteriors = {}
+    for values in product(PRIOR_WEIGHTS, DECLINE_CREDITS, OFF_TOPIC_WEIGHTS):
+        calibration = Calibration(*values)
+        prior = np.stack([answers.prior_of_leaves(scores, calibration) for scores in lexical])
+        posteriors[calibration] = _normalized(log_probs + calibration.prior_weight * prior)
     best = min(posteriors, key=lambda calibration: _loss(posteriors[calibration], right, answers, calibration))
     return replace(best, threshold=_threshold(posteriors[best], right, answers.decline_leaf))
-
-
-def _priors(answers: AnswerSet, scored: Sequence[Scored], decline_similarity: float) -> FloatArray:
-    """(questions, leaves)"""
-    return np.stack(
-        [answers.prior_of_leaves(answers.prior.scores(each.question, decline_similarity)) for each in scored]
-    )
 
 
 def _normalized(scores: FloatArray) -> FloatArray:
@@ -76,7 +71,7 @@ def _loss(posterior: FloatArray, right: NDArray[np.int_], answers: AnswerSet, ca
     is_off_topic = right == answers.decline_leaf
     fit_term = sum(float(losses[part].mean()) for part in (is_off_topic, ~is_off_topic) if part.any())
     distance = (calibration.prior_weight - DEFAULT.prior_weight) / 10.0
-    credit_distance = (calibration.decline_similarity - DEFAULT.decline_similarity) / 0.2
+    credit_distance = (calibration.decline_credit - DEFAULT.decline_credit) / 0.1
     return fit_term + 0.1 * SHRINKAGE / len(right) * (distance**2 + credit_distance**2)
 
 

@@ -29,13 +29,16 @@ class Calibration:
 
     Attributes:
         prior_weight: λ in log p_model + λ · prior (prior.py).
-        decline_similarity: the cosine that "I don't know" is credited with in the prior.
+        decline_credit: the prior that "I don't know" has for every question.
+        off_topic_weight: how much the prior's view of a question as off-topic adds to that. None by default: where
+            answers have one wording each, a few dozen off-topic questions speak louder than all of them.
         threshold: the confidence from which on a question is answered.
         min_coverage: the coverage below which it is not, however confident.
     """
 
     prior_weight: float = 15.0
-    decline_similarity: float = 0.35
+    decline_credit: float = 0.2
+    off_topic_weight: float = 0.0
     threshold: float = 0.5
     min_coverage: float = 0.0
 

@@ -45,16 +45,15 @@ class LexicalPrior:
         if self._ridge is not None:
             self._ridge.fit(vectors, np.eye(num_owners + 1, dtype=np.float32)[self._owners])
 
-    def scores(self, question: str, decline_similarity: float) -> NDArray[np.float64]:
-        """One number per owner and, last, one for declining, (num_owners + 1,); from about 0 to 1.5.
+    def scores(self, question: str) -> NDArray[np.float64]:
+        """One number per owner, from about 0 to 1.5, and last one for off-topic, from about 0 to 1, (num_owners + 1,).
 
-        Args:
-            decline_similarity: the cosine that declining is credited with: nobody's off-topic questions resemble the
-                next one, so it competes with a constant instead.
+        The last comes from the regression alone: the next off-topic question resembles none of those listed, so
+        nearness says little about it.
         """
         vector = self._vectorizer.transform([question])
         nearest = np.zeros(self.num_owners + 1)
         np.maximum.at(nearest, self._owners, (vector @ self._texts).toarray()[0])
-        nearest[-1] = max(nearest[-1], decline_similarity)
+        nearest[-1] = 0.0
         fitted = self._ridge.predict(vector)[0] if self._ridge is not None else 0.0
         return np.asarray(fitted + NEAREST_WEIGHT * nearest, dtype=float)

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
+from trl import SFTTrainer
 
 from training.lm import sft
 from training.lm.config import PRESETS, BaseModel, TrainConfig, TrainProgress
 from training.lm.loading import BaseModelError, load_base, load_tokenizer
 from training.lm.prompts import encode_prompt
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"key": "hours", "question": "¿A qué hora cierran?", "answer": "Cerramos a las ocho."},
     {"key": "hours", "question": "horario de cierre", "answer": "Cerramos a las ocho."},
     {"key": "pay", "question": "¿Cómo pago?", "answer": "Con tarjeta o transferencia."},
@@ -64,10 +66,10 @@ def test_it_gives_trl_exactly_these_labels(files: tuple[Path, Path], tmp_path: P
     tokenizer = load_tokenizer(base)
     trie = sft.answer_trie(tokenizer, [row["answer"] for row in ROWS])
     rows = [sft.tokenize_row(tokenizer, row, trie=trie, max_length=512) for row in ROWS]
-    trainer = sft.SFTTrainer(
+    trainer = SFTTrainer(
         model=get_peft_model(load_base(base), sft.lora_config(FAST)),
         args=sft._arguments(FAST, tmp_path / "out", 1, has_eval=False),
-        train_dataset=sft.Dataset.from_list(rows),
+        train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
 

@@ -1,0 +1,96 @@
+"""The conversation. The stored message is the truth; what goes over the channel layer only says that it changed."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from training.models import AdapterVersion
+
+MAX_MESSAGE_CHARS = 1_000
+
+
+class Conversation(models.Model):
+    """Belongs to whoever holds its token; only the token's digest is kept."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    token_sha256 = models.CharField(max_length=64, editable=False)
+    language = models.CharField(_("language"), max_length=2, default="es")
+    created_at = models.DateTimeField(_("started"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("last message"), auto_now=True, db_index=True)
+
+    class Meta:
+        ordering = ["-updated_at"]
+        verbose_name = _("conversation")
+        verbose_name_plural = _("conversations")
+
+    def __str__(self) -> str:
+        return str(self.id)[:8]
+
+    @classmethod
+    def start(cls, language: str) -> tuple[Conversation, str]:
+        """A new conversation and the token that opens it, which is told once."""
+        token = secrets.token_urlsafe(32)
+        return cls.objects.create(token_sha256=_digest(token), language=language), token
+
+    def opens_with(self, token: str) -> bool:
+        return secrets.compare_digest(self.token_sha256, _digest(token))
+
+    @property
+    def group(self) -> str:
+        return f"conversation.{self.id}"
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class Message(models.Model):
+    class Role(models.TextChoices):
+        USER = "user", _("Customer")
+        ASSISTANT = "assistant", _("Assistant")
+
+    class FinishReason(models.TextChoices):
+        STOP = "stop", _("Complete")
+        CANCELLED = "cancelled", _("Stopped by the customer")
+        ERROR = "error", _("Interrupted")
+
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
+    role = models.CharField(_("who"), max_length=10, choices=Role.choices)
+    text = models.TextField(_("text"), blank=True)
+    client_id = models.CharField(
+        max_length=64, blank=True, help_text="The customer's own name for it, against doubles."
+    )
+    seq = models.PositiveIntegerField(default=0, help_text="Deltas that `text` holds.")
+    finish_reason = models.CharField(
+        _("end"), max_length=10, choices=FinishReason.choices, blank=True, help_text="Empty while it is being written."
+    )
+    stop_requested_at = models.DateTimeField(null=True)
+    version = models.ForeignKey(
+        AdapterVersion, on_delete=models.PROTECT, null=True, related_name="+", verbose_name=_("version")
+    )
+    entry_key = models.CharField(_("answer"), max_length=200, blank=True)
+    is_declined = models.BooleanField(_("declined"), default=False)
+    confidence = models.FloatField(_("confidence"), null=True)
+    coverage = models.FloatField(_("coverage"), null=True)
+    created_at = models.DateTimeField(_("at"), auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["pk"]
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["conversation", "client_id"],
+                condition=~models.Q(client_id=""),
+                name="client_id_once_per_conversation",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.text[:60]

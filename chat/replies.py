@@ -1,0 +1,200 @@
+"""A reply, from the stored question to the last delta. It belongs to this process, not to the socket that asked.
+
+1. The assistant's message is stored, empty, before anything else happens.
+2. The engine decides; what it decided and on what basis is stored.
+3. The answer goes out in a few deltas. Each is stored first and signalled afterwards, with its number, so that a
+   client that missed one finds it in the row.
+4. The message ends with a finish reason, always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from channels.db import database_sync_to_async
+from channels.layers import get_channel_layer
+from django.utils import timezone, translation
+from django.utils.translation import gettext as _
+from redis.exceptions import RedisError
+
+from chat.models import Conversation, Message
+from training import serving
+from training.versions import VersionError, live_version
+
+logger = logging.getLogger(__name__)
+
+# A few deltas, 45 ms apart, read as writing and stay far below the channel layer's capacity of 100 messages.
+MAX_DELTAS = 12
+DELTA_SECONDS = 0.045
+# Nobody writes any more on a message that has not changed for so long.
+ABANDONED_AFTER = timedelta(seconds=60)
+
+FinishReason = Message.FinishReason
+
+
+@dataclass(slots=True)
+class Reply:
+    """One reply being written by this process."""
+
+    message: Message
+    question: str
+    language: str
+    group: str
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+class CannotReply(Exception):
+    """There is no answer to be had now; the text tells the customer why, in their language."""
+
+
+_running: dict[int, Reply] = {}
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def start(conversation: Conversation, message: Message, question: str) -> None:
+    """Write the reply in the background; `message` is the assistant's, stored and empty."""
+    reply = Reply(message, question, conversation.language, conversation.group)
+    _running[message.pk] = reply
+    task = asyncio.create_task(_write(reply))
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
+async def stop(conversation: Conversation) -> None:
+    """Stop what is being written in a conversation, by this process at once and by any other at its next delta."""
+    unfinished = Message.objects.filter(conversation=conversation, role=Message.Role.ASSISTANT, finish_reason="")
+    await unfinished.aupdate(stop_requested_at=timezone.now())
+    for reply in _running.values():
+        if reply.group == conversation.group:
+            reply.stop.set()
+
+
+async def end_abandoned(conversation: Conversation) -> None:
+    """End replies whose process was lost, so that nobody waits for them for ever."""
+    abandoned = Message.objects.filter(
+        conversation=conversation,
+        role=Message.Role.ASSISTANT,
+        finish_reason="",
+        updated_at__lt=timezone.now() - ABANDONED_AFTER,
+    )
+    await abandoned.aupdate(finish_reason=FinishReason.ERROR)
+
+
+def as_frame(message: Message) -> dict[str, Any]:
+    """What a customer may see of a message."""
+    return {
+        "id": message.pk,
+        "role": message.role,
+        "text": message.text,
+        "client_id": message.client_id,
+        "seq": message.seq,
+        "finish_reason": message.finish_reason,
+        "declined": message.is_declined,
+        "at": message.created_at.isoformat(),
+    }
+
+
+async def publish(group: str, frame: dict[str, Any]) -> None:
+    """Signal to everyone in the conversation. When the layer is away the row still has it all."""
+    try:
+        layer = get_channel_layer()
+        assert layer is not None, "settings configure one"
+        await layer.group_send(group, {"type": "conversation.frame", "frame": frame})
+    except (RedisError, OSError) as error:
+        logger.warning("a frame for %s was not signalled: %s", group, error)
+
+
+async def _write(reply: Reply) -> None:
+    try:
+        text = await _decide(reply)
+        await _stream(reply, text)
+    except CannotReply as error:
+        await _finish(reply, FinishReason.ERROR, text=str(error))
+    except Exception:
+        logger.exception("the reply %s failed", reply.message.pk)
+        with translation.override(reply.language):
+            text = _("Something went wrong on our side. Please try again.")
+        await _finish(reply, FinishReason.ERROR, text=text)
+    finally:
+        del _running[reply.message.pk]
+
+
+async def _decide(reply: Reply) -> str:
+    """Have the engine decide, and store on what basis. Returns the words to say."""
+    from training.lm.decoding import Stopped
+    from training.lm.engine import EngineBusy
+    from training.lm.prompts import QuestionTooLong
+
+    message = reply.message
+    with translation.override(reply.language):
+        version = await database_sync_to_async(live_version)()
+        if version is None:
+            raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
+        try:
+            # In a thread of its own: loading a version takes seconds, and others want the database meanwhile.
+            ask = database_sync_to_async(serving.ask, thread_sensitive=False)
+            servable, future = await ask(reply.question, version, stop=reply.stop)
+            decision = await asyncio.wrap_future(future)
+        except EngineBusy as error:
+            raise CannotReply(_("Many people are asking right now. Please try again in a moment.")) from error
+        except QuestionTooLong as error:
+            raise CannotReply(_("That message is too long for me. Please ask in fewer words.")) from error
+        except VersionError as error:
+            logger.error("the live version cannot answer: %s", error)
+            raise CannotReply(_("Something went wrong on our side. Please try again.")) from error
+        except Stopped:
+            return ""
+        entry = servable.entry_for(decision)
+        text = entry.answer if entry else serving.decline_text()
+    basis = {
+        "version": version,
+        "entry_key": entry.key if entry else "",
+        "is_declined": decision.is_declined,
+        "confidence": decision.confidence,
+        "coverage": decision.coverage,
+    }
+    await _update(message, **basis)
+    return text
+
+
+async def _stream(reply: Reply, text: str) -> None:
+    message = reply.message
+    for delta in deltas(text):
+        if await _is_stopped(reply):
+            break
+        await _update(message, text=message.text + delta, seq=message.seq + 1)
+        await publish(reply.group, {"type": "delta", "message_id": message.pk, "seq": message.seq, "text": delta})
+        await asyncio.sleep(DELTA_SECONDS)
+    is_whole = message.text == text and bool(text)
+    await _finish(reply, FinishReason.STOP if is_whole else FinishReason.CANCELLED)
+
+
+async def _is_stopped(reply: Reply) -> bool:
+    if reply.stop.is_set():
+        return True
+    return await Message.objects.filter(pk=reply.message.pk, stop_requested_at__isnull=False).aexists()
+
+
+async def _finish(reply: Reply, reason: FinishReason, *, text: str | None = None) -> None:
+    values = {"finish_reason": reason} if text is None else {"finish_reason": reason, "text": text}
+    await _update(reply.message, **values)
+    await publish(reply.group, {"type": "done", "message": as_frame(reply.message)})
+
+
+async def _update(message: Message, **values: Any) -> None:
+    await Message.objects.filter(pk=message.pk).aupdate(updated_at=timezone.now(), **values)
+    for name, value in values.items():
+        setattr(message, name, value)
+
+
+def deltas(text: str) -> list[str]:
+    """Cut a text into at most MAX_DELTAS pieces that join to it exactly, between words."""
+    words = text.split(" ")
+    size = -(-len(words) // MAX_DELTAS)
+    pieces = [" ".join(words[start : start + size]) for start in range(0, len(words), size)]
+    return [piece + " " for piece in pieces[:-1]] + [piece for piece in pieces[-1:] if piece]

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from training import pipeline, runs, serving
+from training.lm.config import TrainConfig
+from training.models import AdapterVersion
+from training.tests.conftest import make_version, olga, shop, tiny_llama
+
+__all__ = ["make_version", "olga", "shop", "tiny_llama"]
+
+# With a random base the lexical prior does the understanding: enough to be answered, quickly.
+FAST = TrainConfig(min_steps=4, max_steps=4, num_augmented=0, min_rows_per_answer=1, lora_r=4, lora_alpha=8)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_engine() -> Iterator[None]:
+    serving.engine.cache_clear()
+    serving._servables.clear()
+    yield
+    serving.engine.cache_clear()
+
+
+@pytest.fixture
+def live(shop: Any, settings: Settings, tiny_llama: Path) -> AdapterVersion:
+    """A small shop whose version is live."""
+    settings.BASE_MODEL = str(tiny_llama)
+    version = pipeline.execute(runs.start_in_foreground(config=FAST, activates_on_success=True))
+    assert version is not None
+    path = version.path / "calibration.json"
+    path.write_text('{"prior_weight": 40.0, "decline_credit": 0.3, "threshold": 0.5}', encoding="utf-8")
+    return version

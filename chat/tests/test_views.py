@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from chat.models import Conversation, Message
+from faq.models import FaqEntry
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_page_says_that_it_is_an_ai_before_the_first_message(client: Client) -> None:
+    page = client.get("/", headers={"accept-language": "es"}).content.decode()
+
+    assert '<html lang="es">' in page
+    assert "asistente de IA" in page or "Asistente de IA" in page
+
+
+def test_the_page_offers_published_questions_escaped(client: Client) -> None:
+    FaqEntry.objects.create(question="<script>alert(1)</script> ¿sí?", answer="x", status="published")
+    FaqEntry.objects.create(question="¿Secreta?", answer="x", status="draft")
+
+    page = client.get("/").content.decode()
+
+    assert "<script>alert(1)" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "¿Secreta?" not in page
+
+
+def test_the_page_has_a_strict_policy_and_the_admin_its_own(client: Client) -> None:
+    page = client.get("/").headers["Content-Security-Policy"]
+    admin = client.get("/admin/login/").headers["Content-Security-Policy"]
+
+    assert "default-src 'none'" in page
+    assert "script-src 'self'" in page
+    assert "unsafe" not in page
+    assert "'unsafe-eval'" in admin
+    assert "default-src 'none'" in admin
+
+
+def test_the_page_speaks_the_language_that_is_chosen(client: Client) -> None:
+    client.post("/language/", {"language": "en", "next": "/"})
+
+    assert "Write your question" in client.get("/").content.decode()
+
+
+def test_it_reports_health(client: Client) -> None:
+    assert client.get("/health/").json() == {"status": "ok"}
+
+
+def test_staff_read_conversations_and_strangers_do_not(client: Client) -> None:
+    conversation, token = Conversation.start("es")
+    Message.objects.create(conversation=conversation, role="user", text="<img src=x onerror=alert(1)>")
+    url = f"/admin/chat/conversation/{conversation.pk}/change/"
+
+    assert client.get(url).status_code == 302
+    client.force_login(User.objects.create_user("clara", is_staff=True))
+    assert client.get(url).status_code == 403
+    client.force_login(User.objects.create_superuser("olga"))
+    page = client.get(url).content.decode()
+    assert "&lt;img src=x" in page
+    assert "<img src=x" not in page
+    assert token not in page
+    assert client.get("/admin/chat/conversation/").status_code == 200

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_safe
+
+from chat.models import MAX_MESSAGE_CHARS
+from faq.models import FaqEntry
+
+NUM_STARTERS = 4
+
+
+@require_safe
+def page(request: HttpRequest) -> HttpResponse:
+    starters = FaqEntry.objects.published().order_by("-is_critical", "pk").values_list("question", flat=True)
+    context = {"starters": starters[:NUM_STARTERS], "max_chars": MAX_MESSAGE_CHARS, "texts": _texts()}
+    return render(request, "chat/page.html", context)
+
+
+@require_safe
+def health(request: HttpRequest) -> HttpResponse:
+    """For load balancers and compose: the process answers and reaches its database."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    return JsonResponse({"status": "ok"})
+
+
+def _texts() -> dict[str, Any]:
+    """What the page's script says, in the reader's language."""
+    return {
+        "you": _("You"),
+        "assistant": _("Assistant"),
+        "writing": _("The assistant is writing"),
+        "stopped": _("Stopped"),
+        "interrupted": _("Interrupted"),
+        "retry": _("Try again"),
+        "offline": _("No connection. Trying again…"),
+        "online": _("Connected again"),
+        "learning": _("The assistant is learning the answers: %(phase)s, %(percent)s %%."),
+        "notYet": _("The assistant is not ready yet. This page comes alive by itself as soon as it is."),
+        "live": _("The assistant is ready. Ask away."),
+        "newMessages": _("New messages"),
+        "sending": _("Sending…"),
+        "tooLong": _("Your message has %(num)s characters; at most %(max)s fit. Please shorten it."),
+    }

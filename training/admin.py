@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
+from django.http import HttpRequest
+from django.urls import URLPattern, path
+from django.utils.translation import gettext_lazy as _
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+
+from training import views
+from training.models import Activation, AdapterVersion, TrainingRun
+from training.overview import overview, run_status
+from training.versions import live_version
+
+
+def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """The admin's front page (settings.UNFOLD)."""
+    if request.user.has_perm("training.view_trainingrun"):
+        context["overview"] = overview(request.user)
+    return context
+
+
+class ReadOnlyAdmin(ModelAdmin):
+    """Rows that only the training itself writes."""
+
+    list_disable_select_all = True
+    actions = None
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(TrainingRun)
+class TrainingRunAdmin(ReadOnlyAdmin):
+    list_display = ["__str__", "show_status", "show_progress", "preset", "requested_by", "requested_at", "show_seconds"]
+    list_filter = ["status", "preset"]
+    list_select_related = ["requested_by"]
+    change_form_outer_before_template = "admin/training/run.html"
+    fieldsets = [
+        (
+            None,
+            {
+                "fields": [
+                    ("show_status", "preset"),
+                    ("requested_by", "requested_at"),
+                    ("started_at", "ended_at"),
+                    ("show_snapshot", "base_model"),
+                ]
+            },
+        ),
+        (_("Advanced"), {"fields": ["config", "train_loss", "eval_loss", "num_attempts"], "classes": ["collapse"]}),
+    ]
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        own = [
+            path("train-now/", wrap(views.train_now), name="training_train_now"),
+            path("status.json", wrap(views.status), name="training_status"),
+            path("<int:run_pk>/cancel/", wrap(views.cancel_run), name="training_cancel_run"),
+        ]
+        return own + super().get_urls()
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        run = TrainingRun.objects.filter(pk=object_id).select_related("version__exam").first() if object_id else None
+        context = {
+            **(extra_context or {}),
+            "run": run,
+            "run_status": run_status(run) if run else None,
+            "version": AdapterVersion.objects.filter(run=run).select_related("exam").first() if run else None,
+            "can_cancel": request.user.has_perm("training.change_trainingrun"),
+            "can_activate": request.user.has_perm("training.activate_adapterversion"),
+        }
+        return super().changeform_view(request, object_id, form_url, context)
+
+    @display(
+        description=_("status"),
+        ordering="status",
+        label={
+            TrainingRun.Status.QUEUED: "info",
+            TrainingRun.Status.RUNNING: "info",
+            TrainingRun.Status.SUCCEEDED: "success",
+            TrainingRun.Status.FAILED: "danger",
+            TrainingRun.Status.CANCELLED: "warning",
+        },
+    )
+    def show_status(self, run: TrainingRun) -> tuple[str, str]:
+        return run.status, run.get_status_display()
+
+    @display(description=_("progress"))
+    def show_progress(self, run: TrainingRun) -> str:
+        return f"{run.percent} %"
+
+    @display(description=_("seconds"))
+    def show_seconds(self, run: TrainingRun) -> str:
+        return f"{run.seconds:.0f}" if run.seconds is not None else "–"
+
+    @display(description=_("training data"))
+    def show_snapshot(self, run: TrainingRun) -> str:
+        if run.snapshot is None:
+            return "–"
+        return _("%(entries)d answers in %(wordings)d wordings (%(digest)s)") % {
+            "entries": run.snapshot.num_entries,
+            "wordings": run.snapshot.num_train + run.snapshot.num_eval,
+            "digest": run.snapshot,
+        }
+
+
+@admin.register(AdapterVersion)
+class AdapterVersionAdmin(ReadOnlyAdmin):
+    list_display = ["__str__", "show_live", "created_at", "show_right", "show_wrong", "show_declined", "show_off_topic"]
+    list_select_related = ["exam"]
+    change_form_outer_before_template = "admin/training/version.html"
+    fieldsets = [
+        (None, {"fields": [("number", "created_at"), "run"]}),
+        (_("Advanced"), {"fields": ["base_model", "sha256", "snapshot"], "classes": ["collapse"]}),
+    ]
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        own = [
+            path("<int:version_pk>/activate/", wrap(views.activate), name="training_activate"),
+            path("roll-back/", wrap(views.roll_back), name="training_roll_back"),
+        ]
+        return own + super().get_urls()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AdapterVersion]:
+        live = live_version()
+        is_live = Q(pk=live.pk) if live else Q(pk=None)
+        return super().get_queryset(request).annotate(is_live=ExpressionWrapper(is_live, BooleanField()))
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        version = AdapterVersion.objects.filter(pk=object_id).select_related("exam").first() if object_id else None
+        answers = list(version.exam.answers.all()) if version else []
+        context = {
+            **(extra_context or {}),
+            "version": version,
+            "live": live_version(),
+            "exam_answers": sorted(answers, key=lambda answer: answer.is_right),
+            "can_activate": request.user.has_perm("training.activate_adapterversion"),
+        }
+        return super().changeform_view(request, object_id, form_url, context)
+
+    @display(description=_("live"), label={"live": "success"})
+    def show_live(self, version: Any) -> tuple[str, str] | None:
+        return ("live", str(_("Live"))) if version.is_live else None
+
+    @display(description=_("answered right"))
+    def show_right(self, version: AdapterVersion) -> str:
+        return f"{version.exam.answered_right:.0%}"
+
+    @display(description=_("answered wrong"))
+    def show_wrong(self, version: AdapterVersion) -> str:
+        return f"{version.exam.answered_wrong:.0%}"
+
+    @display(description=_("said “I don't know”"))
+    def show_declined(self, version: AdapterVersion) -> str:
+        return f"{version.exam.declined:.0%}"
+
+    @display(description=_("off-topic declined"))
+    def show_off_topic(self, version: AdapterVersion) -> str:
+        share = version.exam.off_topic_declined
+        return f"{share:.0%}" if share is not None else "–"
+
+
+@admin.register(Activation)
+class ActivationAdmin(ReadOnlyAdmin):
+    list_display = ["activated_at", "version", "activated_by", "is_rollback", "note"]
+    list_select_related = ["version", "activated_by"]
+    list_display_links = None

@@ -1,0 +1,133 @@
+"""The exam: a trained adapter answers what it has never seen, and is calibrated on it, before anybody may use it.
+
+The lexical prior of an exam knows only the wordings that the training knew, as if customers had asked afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+
+from training.lm.answers import AnswerSet
+from training.lm.augment import augment
+from training.lm.calibration import Scored, fit
+from training.lm.decisions import Calibration, Candidate
+from training.lm.engine import Engine, Request
+from training.lm.evaluate import Asked, Metrics, measure
+from training.models import AdapterVersion, Exam, ExamAnswer
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExamResult:
+    metrics: Metrics
+    calibration: Calibration
+    asked: tuple[Asked, ...]
+    is_held_out: bool
+
+
+def learned_entries(train_rows: Sequence[Row]) -> list[Row]:
+    """`{"key", "question", "answer", "wordings"}` of every entry in a snapshot's training rows."""
+    entries: dict[str, Row] = {}
+    for row in train_rows:
+        if row["key"] is not None:
+            entry = entries.setdefault(row["key"], {**row, "wordings": []})
+            entry["wordings"].append(row["question"])
+    return list(entries.values())
+
+
+def examine(
+    engine: Engine,
+    version: str,
+    train_rows: Sequence[Row],
+    eval_rows: Sequence[Row],
+    *,
+    on_progress: Callable[[], None] = lambda: None,
+) -> ExamResult:
+    """Ask everything that was held out; fit the calibration on it; measure with that calibration."""
+    entries = learned_entries(train_rows)
+    answers = AnswerSet(
+        engine.tokenizer,
+        [Candidate(each["key"], each["answer"], each["answer"], tuple(each["wordings"])) for each in entries],
+        [row["question"] for row in train_rows if row["key"] is None],
+    )
+    is_held_out = any(row["key"] is not None for row in eval_rows)
+    questions = list(eval_rows) if is_held_out else [*eval_rows, *_typed_variants(entries)]
+    scored: list[Scored] = []
+    for row in questions:
+        request = Request(row["question"], version, answers)
+        scored.append(replace(engine.submit_scoring(request).result(), expected=row["key"]))
+        on_progress()
+    # Typed variants are too near to what was learned to say anything about customers' own words.
+    calibration = fit(answers, scored if is_held_out else [])
+    asked = []
+    for row in questions:
+        request = Request(row["question"], version, answers, calibration)
+        asked.append(Asked(row["question"], row["key"], engine.submit(request).result()))
+        on_progress()
+    return ExamResult(measure(asked), calibration, tuple(asked), is_held_out)
+
+
+def _typed_variants(entries: Sequence[Row]) -> list[Row]:
+    return [
+        {"key": entry["key"], "question": text, "answer": entry["answer"]}
+        for entry in entries
+        for text in augment(entry["question"], count=1, seed=1)
+    ]
+
+
+def write_report(result: ExamResult, path: Path) -> None:
+    report = {
+        "metrics": result.metrics.to_dict(),
+        "calibration": result.calibration.to_dict(),
+        "is_held_out": result.is_held_out,
+        "answers": [
+            {
+                "question": each.question,
+                "expected": each.expected,
+                "answered": each.decision.key,
+                "declined": each.decision.is_declined,
+                "confidence": round(each.decision.confidence, 4),
+                "coverage": round(each.decision.coverage, 4),
+            }
+            for each in result.asked
+        ],
+    }
+    path.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def save(version: AdapterVersion, result: ExamResult) -> Exam:
+    metrics = result.metrics
+    with transaction.atomic():
+        exam = Exam.objects.create(
+            version=version,
+            num_in_scope=metrics.in_scope,
+            accuracy=metrics.accuracy or 0.0,
+            answered_right=metrics.answered_right or 0.0,
+            answered_wrong=metrics.answered_wrong or 0.0,
+            declined=metrics.declined or 0.0,
+            num_off_topic=metrics.off_topic,
+            off_topic_declined=metrics.off_topic_declined,
+            auroc=metrics.auroc,
+            threshold=result.calibration.threshold,
+            is_held_out=result.is_held_out,
+        )
+        ExamAnswer.objects.bulk_create(
+            ExamAnswer(
+                exam=exam,
+                question=each.question,
+                expected_key=each.expected or "",
+                answered_key=each.decision.key or "",
+                is_declined=each.decision.is_declined,
+                confidence=each.decision.confidence,
+                coverage=each.decision.coverage,
+            )
+            for each in result.asked
+        )
+    return exam

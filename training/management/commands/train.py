@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from training import runs, versions
+from training.models import AdapterVersion, TrainingRun
+
+
+class Command(BaseCommand):
+    help = "Train an adapter on what is published. Queues the run for a worker, or with --wait runs it here."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--preset", choices=TrainingRun.Preset.values, default="normal")
+        parser.add_argument("--wait", action="store_true", help="run it in this process, without broker or worker")
+        parser.add_argument("--activate", action="store_true", help="make the version live after its exam")
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def handle(self, *args: Any, preset: str, wait: bool, activate: bool, **options: Any) -> None:
+        try:
+            start = self._train_here if wait else runs.queue_run
+            run = start(preset, activates_on_success=activate)
+        except (runs.RunInProgress, versions.VersionError) as error:
+            raise CommandError(str(error)) from error
+        summary = summarize(run)
+        self.stdout.write(json.dumps(summary, ensure_ascii=False) if options["json"] else in_words(summary))
+        if run.status == TrainingRun.Status.FAILED:
+            raise CommandError(run.error)
+
+    def _train_here(self, preset: str, *, activates_on_success: bool) -> TrainingRun:
+        # Heavy libraries only where a training really runs.
+        from training.pipeline import execute
+
+        started = time.monotonic()
+        run = runs.start_in_foreground(preset, activates_on_success=activates_on_success)
+        execute(run)
+        run.refresh_from_db()
+        self.stderr.write(f"{time.monotonic() - started:.0f} seconds in all")
+        return run
+
+
+def summarize(run: TrainingRun) -> dict[str, Any]:
+    version = AdapterVersion.objects.filter(run=run).select_related("exam").first()
+    exam = version.exam if version else None
+    return {
+        "run": run.pk,
+        "version": version.name if version else None,
+        "status": run.status,
+        "seconds": round(run.seconds, 1) if run.seconds is not None else None,
+        "exam": exam
+        and {
+            "in_scope": exam.num_in_scope,
+            "accuracy": exam.accuracy,
+            "answered_right": exam.answered_right,
+            "answered_wrong": exam.answered_wrong,
+            "declined": exam.declined,
+            "off_topic": exam.num_off_topic,
+            "off_topic_declined": exam.off_topic_declined,
+            "auroc": exam.auroc,
+            "threshold": exam.threshold,
+            "held_out": exam.is_held_out,
+        },
+    }
+
+
+def in_words(summary: dict[str, Any]) -> str:
+    words = f"Run {summary['run']}: {summary['status']}"
+    if summary["version"]:
+        exam = summary["exam"]
+        words += f" in {summary['seconds']} s, version {summary['version']}; exam: accuracy {exam['accuracy']:.0%}"
+    return words

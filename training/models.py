@@ -1,0 +1,212 @@
+"""From published entries to a live adapter: snapshots, runs, versions, exams and the log of what was live when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.conf import settings
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class DatasetSnapshot(models.Model):
+    """Published entries frozen for training. The files are named by the digest of their content."""
+
+    sha256 = models.CharField(max_length=64, unique=True)
+    num_entries = models.PositiveIntegerField(_("answers"))
+    num_train = models.PositiveIntegerField(_("wordings to learn"))
+    num_eval = models.PositiveIntegerField(_("wordings held out"))
+    num_off_topic = models.PositiveIntegerField(_("off-topic questions"))
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("training data")
+        verbose_name_plural = _("training data")
+
+    def __str__(self) -> str:
+        return self.sha256[:12]
+
+    @property
+    def path(self) -> Path:
+        return Path(settings.ARTIFACTS_DIR) / "snapshots" / self.sha256
+
+
+class TrainingRun(models.Model):
+    class Status(models.TextChoices):
+        QUEUED = "queued", _("Waiting")
+        RUNNING = "running", _("Running")
+        SUCCEEDED = "succeeded", _("Finished")
+        FAILED = "failed", _("Failed")
+        CANCELLED = "cancelled", _("Cancelled")
+
+    class Phase(models.TextChoices):
+        WAITING = "waiting", _("Waiting for its turn")
+        PREPARING = "preparing", _("Preparing the questions")
+        TRAINING = "training", _("Learning")
+        EXAM = "exam", _("Taking the exam")
+        PACKAGING = "packaging", _("Saving the version")
+        DONE = "done", _("Done")
+
+    class Preset(models.TextChoices):
+        QUICK = "quick", _("Quick")
+        NORMAL = "normal", _("Normal")
+        THOROUGH = "thorough", _("Thorough")
+
+    ACTIVE = (Status.QUEUED, Status.RUNNING)
+    TERMINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+
+    status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.QUEUED)
+    phase = models.CharField(_("phase"), max_length=10, choices=Phase.choices, default=Phase.WAITING)
+    preset = models.CharField(_("thoroughness"), max_length=10, choices=Preset.choices, default=Preset.NORMAL)
+    config = models.JSONField(_("parameters"), help_text=_("TRL's and PEFT's own names."))
+    base_model = models.CharField(_("base model"), max_length=300)
+    snapshot = models.ForeignKey(
+        DatasetSnapshot, on_delete=models.PROTECT, null=True, related_name="runs", verbose_name=_("training data")
+    )
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("asked by")
+    )
+    activates_on_success = models.BooleanField(_("goes live by itself"), default=False)
+    step = models.PositiveIntegerField(_("step"), default=0)
+    max_steps = models.PositiveIntegerField(_("steps"), default=0)
+    train_loss = models.FloatField(null=True)
+    eval_loss = models.FloatField(null=True)
+    claim = models.CharField(max_length=32, blank=True, help_text="Names the one process that may write this row.")
+    num_attempts = models.PositiveSmallIntegerField(default=0)
+    heartbeat_at = models.DateTimeField(null=True)
+    cancel_requested_at = models.DateTimeField(null=True)
+    error = models.TextField(_("what went wrong"), blank=True)
+    traceback = models.TextField(blank=True)
+    requested_at = models.DateTimeField(_("asked for"), auto_now_add=True)
+    started_at = models.DateTimeField(_("started"), null=True)
+    ended_at = models.DateTimeField(_("ended"), null=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = _("training run")
+        verbose_name_plural = _("training runs")
+        indexes = [models.Index(fields=["status"])]
+
+    def __str__(self) -> str:
+        return f"#{self.pk}"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in self.ACTIVE
+
+    @property
+    def percent(self) -> int:
+        """How far along, all phases counted; learning takes the middle eighty."""
+        if self.status == self.Status.SUCCEEDED:
+            return 100
+        if self.phase == self.Phase.TRAINING and self.max_steps:
+            return 10 + 80 * self.step // self.max_steps
+        order = {self.Phase.WAITING: 0, self.Phase.PREPARING: 2, self.Phase.TRAINING: 10}
+        return order.get(self.Phase(self.phase), 92)
+
+    @property
+    def seconds(self) -> float | None:
+        return (self.ended_at - self.started_at).total_seconds() if self.ended_at and self.started_at else None
+
+
+class AdapterVersion(models.Model):
+    """One immutable adapter on disk. The row comes last, so that a row means complete files."""
+
+    number = models.PositiveIntegerField(_("number"), unique=True)
+    run = models.OneToOneField(TrainingRun, on_delete=models.PROTECT, related_name="version", verbose_name=_("run"))
+    snapshot = models.ForeignKey(
+        DatasetSnapshot, on_delete=models.PROTECT, related_name="versions", verbose_name=_("training data")
+    )
+    base_model = models.CharField(_("base model"), max_length=300)
+    sha256 = models.CharField(max_length=64, help_text="Of the adapter's weights.")
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        ordering = ["-number"]
+        verbose_name = _("version")
+        verbose_name_plural = _("versions")
+        permissions = [("activate_adapterversion", _("Can make a version live and go back"))]
+
+    def __str__(self) -> str:
+        return f"v{self.number}"
+
+    @property
+    def name(self) -> str:
+        """Fixed width: no adapter's name may be a prefix of another's."""
+        return f"v-{self.number:06d}-{self.sha256[:8]}"
+
+    @property
+    def path(self) -> Path:
+        return Path(settings.ARTIFACTS_DIR) / "versions" / self.name
+
+
+class Exam(models.Model):
+    """What a version answered to wordings that its training had not seen, and to questions it must decline."""
+
+    version = models.OneToOneField(AdapterVersion, on_delete=models.CASCADE, related_name="exam")
+    num_in_scope = models.PositiveIntegerField(_("questions asked"))
+    accuracy = models.FloatField(_("right answer first"))
+    answered_right = models.FloatField(_("answered right"))
+    answered_wrong = models.FloatField(_("answered wrong"))
+    declined = models.FloatField(_("declined"))
+    num_off_topic = models.PositiveIntegerField(_("off-topic questions asked"))
+    off_topic_declined = models.FloatField(_("off-topic declined"), null=True)
+    auroc = models.FloatField(null=True)
+    threshold = models.FloatField(_("confidence needed to answer"))
+    is_held_out = models.BooleanField(
+        default=True, help_text="False: no entry had wordings to spare, so typed variants of learned ones were asked."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("exam")
+        verbose_name_plural = _("exams")
+
+    def __str__(self) -> str:
+        return f"{self.version}: {self.accuracy:.0%}"
+
+
+class ExamAnswer(models.Model):
+    exam = models.ForeignKey(Exam, on_delete=models.CASCADE, related_name="answers")
+    question = models.TextField(_("question"))
+    expected_key = models.CharField(_("expected"), max_length=200, blank=True, help_text="Empty: to be declined.")
+    answered_key = models.CharField(_("answered"), max_length=200, blank=True)
+    is_declined = models.BooleanField(_("declined"))
+    confidence = models.FloatField(_("confidence"))
+    coverage = models.FloatField(_("coverage"))
+
+    class Meta:
+        ordering = ["pk"]
+        verbose_name = _("exam answer")
+        verbose_name_plural = _("exam answers")
+
+    def __str__(self) -> str:
+        return self.question
+
+    @property
+    def is_right(self) -> bool:
+        if not self.expected_key:
+            return self.is_declined
+        return not self.is_declined and self.answered_key == self.expected_key
+
+
+class Activation(models.Model):
+    """A version went live. The newest row says what is live now; rows are never changed or deleted."""
+
+    version = models.ForeignKey(
+        AdapterVersion, on_delete=models.PROTECT, related_name="activations", verbose_name=_("version")
+    )
+    activated_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("by")
+    )
+    activated_at = models.DateTimeField(_("live since"), auto_now_add=True)
+    is_rollback = models.BooleanField(_("went back"), default=False)
+    note = models.CharField(_("note"), max_length=300, blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = _("live period")
+        verbose_name_plural = _("live periods")
+
+    def __str__(self) -> str:
+        return f"{self.version} {self.activated_at:%Y-%m-%d %H:%M}"

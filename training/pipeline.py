@@ -1,0 +1,248 @@
+"""One training run from claim to version: snapshot, fine-tuning, exam, files, rows.
+
+execute(run)   the task boundary: whatever goes wrong ends the run, in words for staff and with the trace
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import close_old_connections, transaction
+from django.utils.translation import gettext as _
+
+from faq.publication import current_publication
+from training import exams, runs, versions
+from training.lm import sft
+from training.lm.config import TrainConfig, TrainProgress, TrainResult
+from training.lm.engine import Engine
+from training.lm.loading import BaseModelError
+from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
+from training.snapshots import NothingToLearn, build_snapshot
+
+logger = logging.getLogger(__name__)
+
+Phase = TrainingRun.Phase
+PROGRESS_SECONDS = 1.0
+EXAM_NAME = "v-000000-examined"
+
+
+class Cancelled(Exception):
+    """Somebody asked to cancel the run."""
+
+
+class ToldToGo(BaseException):
+    """The process was sent SIGTERM. Not an Exception: nothing on the way may take it for a failure."""
+
+
+def execute(run: TrainingRun) -> AdapterVersion | None:
+    """Carry out a claimed run. Returns its version, or None when it failed, was cancelled or was taken over."""
+    logger.info("training run %s: started (%s)", run.pk, run.preset)
+    try:
+        version = _execute_and_end(run)
+    except runs.ClaimLost:
+        logger.warning("training run %s: taken over by another process", run.pk)
+        return None
+    if version is not None and run.activates_on_success:
+        versions.activate(version, activated_by=run.requested_by, note=_("By itself, after its exam."))
+    return version
+
+
+def _execute_and_end(run: TrainingRun) -> AdapterVersion | None:
+    stop = threading.Event()
+    try:
+        with _heartbeat(run, stop):
+            version = _execute(run, stop)
+    except Cancelled:
+        runs.cancel(run)
+        logger.info("training run %s: cancelled", run.pk)
+    except ToldToGo:
+        runs.release(run)
+        logger.info("training run %s: goes on when a worker is back", run.pk)
+    except KeyboardInterrupt:
+        runs.cancel(run)
+        raise
+    except (NothingToLearn, BaseModelError) as error:
+        runs.fail(run, str(error))
+        logger.error("training run %s: %s", run.pk, error)
+    except runs.ClaimLost:
+        raise
+    except Exception as error:
+        logger.exception("training run %s: failed", run.pk)
+        runs.fail(run, _in_words(error), traceback=_without_paths(traceback.format_exc()))
+    else:
+        logger.info("training run %s: version %s is ready", run.pk, version.name)
+        return version
+    return None
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return _("Not enough memory. Close other programs or choose a smaller base model.")
+    return _("Something unexpected went wrong: %(error)s") % {"error": error}
+
+
+def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
+    if run.snapshot is None:
+        runs.progress(run, snapshot=build_snapshot(current_publication()))
+    assert run.snapshot is not None
+    work_dir = Path(settings.ARTIFACTS_DIR) / "runs" / f"run-{run.pk:06d}"
+    work_dir.mkdir(parents=True, exist_ok=True)
+    runs.progress(run, phase=Phase.TRAINING)
+    result = _train(run, run.snapshot, work_dir, stop)
+    if result.was_stopped:
+        raise Cancelled
+    runs.progress(run, phase=Phase.EXAM, train_loss=_number(result.train_loss), eval_loss=result.eval_loss)
+    exam = _examine(run.snapshot, work_dir, stop)
+    runs.progress(run, phase=Phase.PACKAGING)
+    with tempfile.TemporaryDirectory(dir=work_dir) as staged_root:
+        staged = Path(staged_root) / "version"
+        _stage(run, run.snapshot, work_dir / "adapter", staged, result, exam)
+        with transaction.atomic():
+            version = versions.publish_files(run, staged)
+            version.save()
+            exams.save(version, exam)
+            runs.succeed(run)
+    shutil.rmtree(work_dir, ignore_errors=True)
+    return version
+
+
+def _train(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: threading.Event) -> TrainResult:
+    last_written = 0.0
+    losses: dict[str, float] = {}
+
+    def on_progress(progress: TrainProgress) -> None:
+        nonlocal last_written
+        if progress.train_loss is not None:
+            losses["train_loss"] = progress.train_loss
+        if progress.eval_loss is not None:
+            losses["eval_loss"] = progress.eval_loss
+        if time.monotonic() - last_written >= PROGRESS_SECONDS or progress.step == progress.max_steps:
+            last_written = time.monotonic()
+            runs.progress(run, step=progress.step, max_steps=progress.max_steps, **losses)
+        if progress.step % 20 == 0 and progress.train_loss is None and progress.eval_loss is None:
+            logger.info("training run %s: step %s of %s", run.pk, progress.step, progress.max_steps)
+
+    return sft.train(
+        TrainConfig.from_dict(run.config),
+        snapshot.path / "train.jsonl",
+        snapshot.path / "eval.jsonl",
+        work_dir,
+        base=runs.configured_base(),
+        on_progress=on_progress,
+        should_stop=stop.is_set,
+    )
+
+
+def _examine(snapshot: DatasetSnapshot, work_dir: Path, stop: threading.Event) -> exams.ExamResult:
+    """Through the engine and from the saved files, exactly as customers will be answered."""
+
+    def check() -> None:
+        if stop.is_set():
+            raise Cancelled
+
+    engine = Engine(runs.configured_base())
+    try:
+        engine.load_version(EXAM_NAME, work_dir / "adapter")
+        return exams.examine(
+            engine,
+            EXAM_NAME,
+            sft.read_rows(snapshot.path / "train.jsonl"),
+            sft.read_rows(snapshot.path / "eval.jsonl"),
+            on_progress=check,
+        )
+    finally:
+        engine.shutdown()
+
+
+def _stage(
+    run: TrainingRun,
+    snapshot: DatasetSnapshot,
+    adapter: Path,
+    staged: Path,
+    result: TrainResult,
+    exam: exams.ExamResult,
+) -> None:
+    """All files of a version in one directory that nobody looks into yet."""
+    staged.mkdir()
+    shutil.copytree(adapter, staged / "adapter")
+    entries = exams.learned_entries(sft.read_rows(snapshot.path / "train.jsonl"))
+    lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+    (staged / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
+    _write_json(staged / "calibration.json", exam.calibration.to_dict())
+    exams.write_report(exam, staged / "exam.json")
+    _write_json(
+        staged / "run.json",
+        {
+            "run": run.pk,
+            "base_model": run.base_model,
+            "snapshot": snapshot.sha256,
+            "config": run.config,
+            "result": {**asdict(result), "train_loss": _number(result.train_loss)},
+        },
+    )
+    (staged / "README.md").write_text(_model_card(run, snapshot, exam), encoding="utf-8")
+
+
+def _model_card(run: TrainingRun, snapshot: DatasetSnapshot, exam: exams.ExamResult) -> str:
+    metrics = exam.metrics
+    asked = "held-out wordings" if exam.is_held_out else "typed variants of learned wordings"
+    return (
+        f"# Adapter of training run {run.pk}\n\n"
+        f"QLoRA adapter for the base model `{run.base_model}`, trained on {snapshot.num_entries} question-answer "
+        f"pairs ({snapshot.num_train} wordings, snapshot `{snapshot.sha256[:12]}`), preset {run.preset}.\n\n"
+        f"Exam: {metrics.in_scope} {asked}, accuracy {metrics.accuracy}; answered right {metrics.answered_right}, "
+        f"wrong {metrics.answered_wrong}, declined {metrics.declined}; {metrics.off_topic} off-topic questions, "
+        f"declined {metrics.off_topic_declined}, AUROC {metrics.auroc}.\n\n"
+        "It chooses among approved answers with guided decoding; it is not meant for free text.\n"
+    )
+
+
+@contextmanager
+def _heartbeat(run: TrainingRun, stop: threading.Event) -> Iterator[None]:
+    """Keep saying that the run lives, and set `stop` once it is cancelled or another process owns it."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(runs.HEARTBEAT_SECONDS):
+            try:
+                if runs.heartbeat(run):
+                    stop.set()
+            except runs.ClaimLost:
+                stop.set()
+                return
+            finally:
+                close_old_connections()
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _number(value: float) -> float | None:
+    """None for what JSON and databases cannot hold."""
+    return value if value == value else None
+
+
+def _without_paths(text: str) -> str:
+    """A traceback without the folders of this machine."""
+    return text.replace(str(settings.BASE_DIR) + "/", "")

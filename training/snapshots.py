@@ -1,0 +1,111 @@
+"""Freeze what is published into files that a run can train on: content-addressed, never changed.
+
+snapshots/<sha256>/train.jsonl   {"key", "question", "answer"}; key null for a question to decline
+snapshots/<sha256>/eval.jsonl    the same, held out: wordings of entries that are in train, never whole entries
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.utils.translation import gettext as _
+
+from faq.publication import Publication
+from training.lm.prompts import DECLINE
+from training.models import DatasetSnapshot
+
+Row = dict[str, Any]
+
+# More off-topic questions than this, compared with wordings to answer, would teach the model to decline.
+MAX_OFF_TOPIC_SHARE = 0.5
+MIN_OFF_TOPIC = 40
+MIN_ENTRIES = 2
+
+
+class NothingToLearn(ValueError):
+    """What is published cannot be trained on; the text tells staff why."""
+
+
+def build_snapshot(publication: Publication) -> DatasetSnapshot:
+    """Write the snapshot of a publication, or find the one that has the same content.
+
+    Raises:
+        NothingToLearn: fewer than two published entries.
+    """
+    if len(publication.entries) < MIN_ENTRIES:
+        raise NothingToLearn(
+            _("At least %(min)d published answers are needed; there are %(num)d.")
+            % {"min": MIN_ENTRIES, "num": len(publication.entries)}
+        )
+    train, evaluation = split(publication)
+    files = {"train.jsonl": _json_lines(train), "eval.jsonl": _json_lines(evaluation)}
+    digest = hashlib.sha256("\0".join(files.values()).encode()).hexdigest()
+    _write_once(Path(settings.ARTIFACTS_DIR) / "snapshots" / digest, files)
+    snapshot, _is_new = DatasetSnapshot.objects.get_or_create(
+        sha256=digest,
+        defaults={
+            "num_entries": len(publication.entries),
+            "num_train": len(train),
+            "num_eval": sum(row["key"] is not None for row in evaluation),
+            "num_off_topic": sum(row["key"] is None for row in [*train, *evaluation]),
+        },
+    )
+    return snapshot
+
+
+def split(publication: Publication) -> tuple[list[Row], list[Row]]:
+    """Rows to learn and rows to examine with.
+
+    Held out are paraphrases, never facts: of an entry with three wordings or more about one in six, never its own
+    question. Which ones depends on the wording alone, so that adding an entry moves no other.
+    """
+    train: list[Row] = []
+    evaluation: list[Row] = []
+    for entry in publication.entries:
+        ordered = sorted(entry.paraphrases, key=_chance)
+        held_out = set(ordered[: num_held_out(len(entry.wordings))])
+        for wording in entry.wordings:
+            rows = evaluation if wording in held_out else train
+            rows.append({"key": entry.key, "question": wording, "answer": entry.answer})
+    off_topic = sorted(publication.off_topic, key=_chance)
+    off_topic = off_topic[: max(MIN_OFF_TOPIC, round(MAX_OFF_TOPIC_SHARE * len(train)))]
+    num_eval = len(off_topic) // 4
+    evaluation += [{"key": None, "question": text, "answer": DECLINE} for text in off_topic[:num_eval]]
+    train += [{"key": None, "question": text, "answer": DECLINE} for text in off_topic[num_eval:]]
+    return train, evaluation
+
+
+def num_held_out(num_wordings: int) -> int:
+    return 0 if num_wordings < 3 else min(3, max(1, num_wordings // 6))
+
+
+def _chance(text: str) -> float:
+    return random.Random(text).random()
+
+
+def _json_lines(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
+
+
+def _write_once(directory: Path, files: dict[str, str]) -> None:
+    """Write a directory whole or not at all; two processes may try at once."""
+    if directory.is_dir():
+        return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
+        staged = Path(temporary) / "snapshot"
+        staged.mkdir()
+        for name, text in files.items():
+            (staged / name).write_text(text, encoding="utf-8")
+        try:
+            staged.rename(directory)
+        except OSError:
+            if not directory.is_dir():
+                raise

@@ -1,0 +1,38 @@
+"""Celery as one more way in: a task takes a key, calls one function, and has no logic of its own."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+from celery import shared_task
+from celery.signals import worker_ready
+
+from training import runs
+
+SWEEP_SECONDS = 20
+
+
+@shared_task
+def run_training(run_pk: int) -> None:
+    from training.pipeline import ToldToGo, execute
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        raise ToldToGo
+
+    run = runs.claim(run_pk)
+    if run is not None:
+        signal.signal(signal.SIGTERM, leave)
+        execute(run)
+
+
+@shared_task
+def sweep_runs() -> None:
+    for run_pk in runs.sweep():
+        runs.wake(run_pk, expires=SWEEP_SECONDS)
+
+
+@worker_ready.connect
+def wake_waiting_runs(**kwargs: object) -> None:
+    """Runs may have been asked for while no worker or no Redis was there."""
+    sweep_runs.delay()

@@ -1,0 +1,346 @@
+"""Whole runs with a tiny random base of each family: everything is real but the size of the model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.management import CommandError, call_command
+from django.db import connection
+from pytest_django import Settings
+from safetensors.torch import load_file
+
+from faq.models import FaqEntry, OffTopicQuestion
+from training import pipeline, runs, serving, versions
+from training.lm.config import TrainConfig
+from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+FAST = TrainConfig(
+    min_steps=8, max_steps=8, num_augmented=0, min_rows_per_answer=1, save_steps=2, lora_r=4, lora_alpha=8
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_engine() -> None:
+    serving.engine.cache_clear()
+    serving._servables.clear()
+
+
+@pytest.fixture
+def on_tiny_llama(settings: Settings, tiny_llama: Path) -> None:
+    settings.BASE_MODEL = str(tiny_llama)
+
+
+def train(**values: object) -> AdapterVersion:
+    run = runs.start_in_foreground(config=FAST, **values)  # type: ignore[arg-type]
+    version = pipeline.execute(run)
+    run.refresh_from_db()
+    assert run.status == TrainingRun.Status.SUCCEEDED, run.error + run.traceback
+    assert version is not None
+    return version
+
+
+def test_it_makes_a_complete_version_on_any_base(shop: None, settings: Settings, any_tiny_base: Path) -> None:
+    settings.BASE_MODEL = str(any_tiny_base)
+
+    version = train(activates_on_success=True)
+
+    assert sorted(path.name for path in version.path.iterdir()) == [
+        *("README.md", "adapter", "answers.jsonl", "calibration.json", "exam.json", "run.json"),
+    ]
+    versions.check_files(version)
+    assert versions.live_version() == version
+    run = version.run
+    assert (run.step, run.max_steps, run.phase, run.percent) == (8, 8, "done", 100)
+    assert run.train_loss is not None
+    exam = version.exam
+    assert (exam.num_in_scope, exam.num_off_topic, exam.is_held_out) == (3, 1, True)
+    assert exam.answers.count() == 4
+    assert exam.accuracy == sum(a.answered_key == a.expected_key for a in exam.answers.exclude(expected_key="")) / 3
+    report = json.loads((version.path / "exam.json").read_text(encoding="utf-8"))
+    assert report["metrics"]["accuracy"] == pytest.approx(exam.accuracy, abs=1e-3)
+    assert not list((Path(settings.ARTIFACTS_DIR) / "runs").iterdir()), "the work folder is gone"
+    servable, future = serving.ask("¿A qué hora cierran?", version)
+    decision = future.result()
+    assert decision.key in servable.entries
+
+
+def test_it_serves_what_is_published_now(shop: None, on_tiny_llama: None) -> None:
+    version = train()
+    servable, _ = serving.ask("horario", version)
+    assert {each.key for each in servable.answers.candidates} == {"hours", "pay", "return"}
+
+    entry = FaqEntry.objects.get(key="hours")
+    entry.answer = "Cerramos a las nueve."
+    entry.save()
+    FaqEntry.objects.create(key="new", question="¿Envían a Cuba?", answer="Sí, a Cuba.", status="published")
+    retired = FaqEntry.objects.get(key="return")
+    retired.status = "retired"
+    retired.save()
+
+    servable, _ = serving.ask("horario", version)
+    found = {each.key: each for each in servable.answers.candidates}
+    assert set(found) == {"hours", "pay", "new"}
+    assert servable.entries["hours"].answer == "Cerramos a las nueve."
+    assert found["hours"].learned_text == "Cerramos a las ocho.", "what the adapter knows it by"
+    assert found["new"].learned_text == "Sí, a Cuba."
+
+
+def test_it_does_not_take_a_reused_key_for_the_entry_it_learned(shop: None, on_tiny_llama: None) -> None:
+    version = train()
+    entry = FaqEntry.objects.get(key="hours")
+    entry.paraphrases.all().delete()
+    entry.question, entry.answer = "¿Tienen parking?", "Sí, gratis."
+    entry.save()
+
+    servable, _ = serving.ask("parking", version)
+
+    assert {each.key: each.learned_text for each in servable.answers.candidates}["hours"] == "Sí, gratis."
+
+
+def test_it_answers_with_nothing_published(shop: None, on_tiny_llama: None) -> None:
+    version = train()
+    FaqEntry.objects.all().delete()
+
+    servable, future = serving.ask("¿A qué hora cierran?", version)
+
+    assert future.result().is_declined
+    assert servable.entry_for(future.result()) is None
+
+
+def test_it_fails_in_words_when_there_is_nothing_to_learn(on_tiny_llama: None) -> None:
+    run = runs.start_in_foreground(config=FAST)
+
+    assert pipeline.execute(run) is None
+
+    run.refresh_from_db()
+    assert (run.status, run.error) == ("failed", "At least 2 published answers are needed; there are 0.")
+
+
+def test_it_fails_in_words_when_the_base_has_no_weights(shop: None, settings: Settings, tmp_path: Path) -> None:
+    settings.BASE_MODEL = str(tmp_path)
+    run = runs.start_in_foreground(config=FAST)
+
+    pipeline.execute(run)
+
+    run.refresh_from_db()
+    assert run.status == "failed"
+    assert "base model" in run.error or "tokenizer" in run.error
+
+
+def test_it_records_a_failure_nobody_foresaw(shop: None, on_tiny_llama: None) -> None:
+    """The snapshot's files vanish after the claim: the run ends, with the trace and without folders of this machine."""
+    run = runs.start_in_foreground(config=FAST)
+    sizes = {"num_entries": 1, "num_train": 1, "num_eval": 0, "num_off_topic": 0}
+    runs.progress(run, snapshot=DatasetSnapshot.objects.create(sha256="f" * 64, **sizes))
+
+    pipeline.execute(run)
+
+    run.refresh_from_db()
+    assert run.status == "failed"
+    assert run.error.startswith("Something unexpected went wrong")
+    assert "Traceback" in run.traceback
+    assert str(django_settings.BASE_DIR) + "/" not in run.traceback
+
+
+def test_it_stops_when_cancelled_and_leaves_no_version(
+    shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
+    run = runs.start_in_foreground(config=replace(FAST, min_steps=400, max_steps=400))
+    progress = runs.progress
+
+    def cancel_at_step_three(claimed: TrainingRun, **values: object) -> None:
+        progress(claimed, **values)
+        if values.get("step") == 3:
+            runs.request_cancel(claimed.pk)
+
+    monkeypatch.setattr(runs, "progress", cancel_at_step_three)
+
+    assert pipeline.execute(run) is None
+
+    run.refresh_from_db()
+    assert run.status == "cancelled"
+    assert 3 <= run.step < 400
+    assert not AdapterVersion.objects.exists()
+
+
+def test_it_writes_nothing_once_another_process_has_taken_over(shop: None, on_tiny_llama: None) -> None:
+    run = runs.start_in_foreground(config=FAST)
+    TrainingRun.objects.filter(pk=run.pk).update(claim="somebody else")
+
+    assert pipeline.execute(run) is None
+
+    run.refresh_from_db()
+    assert (run.status, run.claim) == ("running", "somebody else")
+    assert not AdapterVersion.objects.exists()
+
+
+def test_it_refuses_damaged_adapters_and_keeps_answering(shop: None, on_tiny_llama: None) -> None:
+    good, bad = train(), train()
+    weights = bad.path / versions.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(versions.VersionError, match="damaged"):
+        serving.prepare(bad)
+
+    # Even if the digest matched, what cannot be read must not take the engine down.
+    AdapterVersion.objects.filter(pk=bad.pk).update(sha256=versions._sha256(weights))
+    bad.refresh_from_db()
+    bad.path.parent.joinpath(good.name.replace(good.sha256[:8], "missing")).mkdir()
+    with pytest.raises(versions.VersionError):
+        serving.prepare(bad)
+    assert serving.ask("horario", good)[1].result().key is not None
+
+
+def test_it_refuses_a_version_of_another_base(shop: None, on_tiny_llama: None, settings: Settings) -> None:
+    version = train()
+    settings.BASE_MODEL = ""
+
+    with pytest.raises(versions.VersionError, match="another base model"):
+        serving.prepare(version)
+
+
+@pytest.mark.training
+def test_it_answers_right_through_the_commands(shop: None) -> None:
+    """The stable contracts, with the bundled base and real training."""
+    OffTopicQuestion.objects.create(text="¿Cuánto es dos más dos?")
+
+    trained = run_json("train", "--preset", "quick", "--wait", "--activate")
+    assert set(trained) == {"run", "version", "status", "seconds", "exam"}
+    assert trained["status"] == "succeeded"
+
+    answer = run_json("ask", "a que hora cierran??")
+    assert set(answer) == {
+        *("answer", "entry", "declined", "confidence", "coverage", "version", "seconds", "forwards"),
+    }
+    assert (answer["answer"], answer["entry"], answer["declined"]) == ("Cerramos a las ocho.", "hours", False)
+    assert answer["version"] == trained["version"]
+    assert run_json("ask", "formas de pago", "--version", str(trained["run"]))["entry"] == "pay"
+
+    evaluated = run_json(
+        "evaluate", questions({"¿Cómo se paga?": "pay", "quiero devolver": "return", "un chiste": None})
+    )
+    assert set(evaluated) == {
+        *("version", "in_scope", "accuracy", "answered_right", "answered_wrong", "declined"),
+        *("off_topic", "off_topic_declined", "auroc", "seconds"),
+    }
+    assert (evaluated["in_scope"], evaluated["off_topic"]) == (2, 1)
+    assert evaluated["accuracy"] == 1.0
+
+
+def test_the_commands_say_what_is_wrong(shop: None, on_tiny_llama: None, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="no version is live"):
+        call_command("ask", "hola")
+    with pytest.raises(CommandError, match="There is no version v7"):
+        call_command("ask", "hola", "--version", "v7")
+    with pytest.raises(CommandError, match="empty"):
+        call_command("ask", "  ")
+    with pytest.raises(CommandError, match="There is no version"):
+        call_command("activate", "v7")
+    with pytest.raises(CommandError, match="no earlier version"):
+        call_command("rollback")
+    with pytest.raises(CommandError, match="cannot be read"):
+        call_command("evaluate", str(tmp_path / "nothing.jsonl"))
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"question": "hola", "expected": null}\n{"q": 1}\n', encoding="utf-8")
+    with pytest.raises(CommandError, match=r"bad.jsonl line 2 is not"):
+        call_command("evaluate", str(bad))
+    version = train()
+    with pytest.raises(CommandError, match="tokens"):
+        call_command("ask", "x y " * 5000, "--version", version.name)
+    runs.create_run()
+    with pytest.raises(CommandError, match="has not ended yet"):
+        call_command("train", "--wait")
+
+
+def test_it_activates_and_goes_back_by_command(shop: None, on_tiny_llama: None) -> None:
+    first, second = train(), train()
+    call_command("activate", first.name, stdout=StringIO())
+    call_command("activate", str(second.number), "--note", "new prices", stdout=StringIO())
+    assert versions.live_version() == second
+
+    call_command("rollback", stdout=StringIO())
+
+    assert versions.live_version() == first
+
+
+def run_json(*args: str) -> dict[str, object]:
+    out = StringIO()
+    call_command(*args, "--json", stdout=out, stderr=StringIO())
+    result: dict[str, object] = json.loads(out.getvalue())
+    return result
+
+
+def questions(expected: dict[str, str | None]) -> str:
+    path = Path(django_settings.ARTIFACTS_DIR) / "questions.jsonl"
+    lines = (json.dumps({"question": text, "expected": key}) for text, key in expected.items())
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.training
+def test_it_survives_a_killed_worker(shop: None, settings: Settings, tiny_llama: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle: the run goes back to the queue, resumes from its checkpoint and ends as if undisturbed."""
+    database = connection.settings_dict["NAME"]
+    if "memory" in str(database):
+        pytest.fail("this test needs a database that another process can open")
+    config = replace(FAST, min_steps=40, max_steps=40, save_steps=4)
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "chatbot_site.settings",
+        "DATABASE_URL": database_url(),
+        "BASE_MODEL": str(tiny_llama),
+        "ARTIFACTS_DIR": str(settings.ARTIFACTS_DIR),
+    }
+    settings.BASE_MODEL = str(tiny_llama)
+    run = runs.create_run(config=config)
+    program = f"import django; django.setup(); from training.tasks import run_training; run_training({run.pk})"
+    worker = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    checkpoints = Path(settings.ARTIFACTS_DIR) / "runs" / f"run-{run.pk:06d}"
+    wait_until(lambda: any(checkpoints.glob("checkpoint-*/trainer_state.json")))
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    run.refresh_from_db()
+    assert run.status == "running", "nobody has noticed yet"
+
+    TrainingRun.objects.filter(pk=run.pk).update(heartbeat_at="2026-01-01T00:00:00Z")
+    assert runs.sweep() == [run.pk]
+    again = runs.claim(run.pk)
+    assert again is not None
+    resumed = pipeline.execute(again)
+    undisturbed_run = runs.start_in_foreground(config=config)
+    undisturbed = pipeline.execute(undisturbed_run)
+
+    assert resumed is not None
+    assert undisturbed is not None
+    ours, theirs = (load_file(version.path / versions.WEIGHTS) for version in (resumed, undisturbed))
+    assert all((ours[name] - theirs[name]).abs().max() < 1e-5 for name in theirs)
+
+
+def database_url() -> str:
+    values = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{values['NAME']}"
+    return f"postgres://{values['USER']}@{str(values['HOST']).replace('/', '%2F')}/{values['NAME']}"
+
+
+def wait_until(happens: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if happens():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not happen in time")

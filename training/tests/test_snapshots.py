@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from faq.models import FaqEntry
+from faq.publication import Publication, PublishedEntry, current_publication
+from training.models import DatasetSnapshot
+from training.snapshots import NothingToLearn, build_snapshot, num_held_out, split
+
+NOW = datetime(2026, 5, 3, tzinfo=UTC)
+
+
+def entry(key: str, num_paraphrases: int) -> PublishedEntry:
+    wordings = tuple(f"{key} wording {n}" for n in range(num_paraphrases))
+    return PublishedEntry(key, f"¿{key}?", f"{key}.", wordings, "", "es", False, NOW)
+
+
+def publication(*sizes: int, num_off_topic: int = 40) -> Publication:
+    entries = tuple(entry(f"e{n}", size) for n, size in enumerate(sizes))
+    return Publication(entries, tuple(f"off {n}" for n in range(num_off_topic)))
+
+
+def test_it_holds_out_wordings_and_never_facts() -> None:
+    published = publication(0, 1, 2, 7, 30)
+    train, evaluation = split(published)
+
+    for each in published.entries:
+        learned = {row["question"] for row in train if row["key"] == each.key}
+        held_out = {row["question"] for row in evaluation if row["key"] == each.key}
+        assert each.question in learned
+        assert len(held_out) == num_held_out(len(each.wordings))
+        assert learned | held_out == set(each.wordings)
+        assert not learned & held_out
+    assert [num_held_out(n) for n in (1, 2, 3, 8, 12, 31)] == [0, 0, 1, 1, 2, 3]
+
+
+def test_it_holds_out_off_topic_questions_too() -> None:
+    train, evaluation = split(publication(7, 7, num_off_topic=40))
+
+    learned = {row["question"] for row in train if row["key"] is None}
+    held_out = {row["question"] for row in evaluation if row["key"] is None}
+    assert (len(learned), len(held_out)) == (30, 10)
+    assert not learned & held_out
+
+
+def test_it_moves_no_wording_when_an_entry_is_added() -> None:
+    small, large = publication(7, 7, num_off_topic=0), publication(7, 7, 7, num_off_topic=0)
+
+    held_out = [{row["question"] for row in split(each)[1]} for each in (small, large)]
+    assert held_out[0] < held_out[1]
+
+
+def test_it_does_not_drown_a_small_faq_in_off_topic_questions() -> None:
+    train, _ = split(publication(2, 2, num_off_topic=1000))
+
+    assert sum(row["key"] is None for row in train) <= 40
+
+
+@pytest.mark.django_db
+def test_it_is_named_by_its_content(shop: None) -> None:
+    first = build_snapshot(current_publication())
+
+    assert build_snapshot(current_publication()) == first
+    assert DatasetSnapshot.objects.count() == 1
+    FaqEntry.objects.filter(key="pay").update(answer="Solo en efectivo.")
+    second = build_snapshot(current_publication())
+    assert second.sha256 != first.sha256
+    rows = [json.loads(line) for line in (first.path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {row["answer"] for row in rows if row["key"] == "pay"} == {"Con tarjeta o transferencia."}, "frozen"
+    assert first.num_entries == 3
+
+
+@pytest.mark.django_db
+def test_it_leaves_no_half_written_snapshot(shop: None) -> None:
+    snapshot = build_snapshot(current_publication())
+
+    assert [path.name for path in snapshot.path.parent.iterdir()] == [snapshot.sha256]
+
+
+@pytest.mark.django_db
+def test_it_says_what_is_missing() -> None:
+    with pytest.raises(NothingToLearn, match="there are 0"):
+        build_snapshot(current_publication())
+    FaqEntry.objects.create(key="a", question="¿a?", answer="a.", status="published")
+    with pytest.raises(NothingToLearn, match="there are 1"):
+        build_snapshot(current_publication())

@@ -1,0 +1,145 @@
+"""Adapter versions: files that never change, rows that come after them, and an append-only log of what is live.
+
+versions/v-000012-9f3c1a2b/
+  adapter/            adapter_model.safetensors, adapter_config.json, tokenizer
+  answers.jsonl       {"key", "question", "answer", "wordings"} as they were learned
+  calibration.json    how answers are decided (lm/answers.py)
+  exam.json  run.json  README.md
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from training import status_signal
+from training.lm.decisions import Calibration
+from training.models import Activation, AdapterVersion, Exam, TrainingRun
+
+WEIGHTS = Path("adapter") / "adapter_model.safetensors"
+
+
+class VersionError(RuntimeError):
+    """A version cannot be found or used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedEntry:
+    """An entry as a version's training saw it."""
+
+    key: str
+    answer: str
+    wordings: frozenset[str]
+
+
+def publish_files(run: TrainingRun, staged: Path) -> AdapterVersion:
+    """Give the staged files their final name, by which they are complete; the caller saves the row last."""
+    assert run.snapshot is not None
+    version = AdapterVersion(
+        number=run.pk, run=run, snapshot=run.snapshot, base_model=run.base_model, sha256=_sha256(staged / WEIGHTS)
+    )
+    version.path.parent.mkdir(parents=True, exist_ok=True)
+    if version.path.exists():
+        # A process died between this rename and its rows; without a row nobody has used these files.
+        shutil.rmtree(version.path)
+    staged.rename(version.path)
+    return version
+
+
+def check_files(version: AdapterVersion) -> None:
+    """
+    Raises:
+        VersionError: files are missing, or the weights are not those that were examined.
+    """
+    weights = version.path / WEIGHTS
+    if not weights.is_file():
+        raise VersionError(_("The files of version %(version)s are missing.") % {"version": version})
+    if _sha256(weights) != version.sha256:
+        raise VersionError(_("The files of version %(version)s are damaged.") % {"version": version})
+
+
+def read_calibration(version: AdapterVersion) -> Calibration:
+    return Calibration.from_dict(json.loads((version.path / "calibration.json").read_text(encoding="utf-8")))
+
+
+def read_learned(version: AdapterVersion) -> dict[str, LearnedEntry]:
+    entries: dict[str, LearnedEntry] = {}
+    with (version.path / "answers.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            row: dict[str, Any] = json.loads(line)
+            entries[row["key"]] = LearnedEntry(row["key"], row["answer"], frozenset(row["wordings"]))
+    return entries
+
+
+def find(name: str) -> AdapterVersion:
+    """A version by its number ("3", "v3") or its full name.
+
+    Raises:
+        VersionError: there is none.
+    """
+    digits = name.removeprefix("v-").split("-")[0].removeprefix("v")
+    version = AdapterVersion.objects.filter(number=int(digits)).first() if digits.isdecimal() else None
+    if version is None:
+        raise VersionError(_("There is no version %(name)s.") % {"name": name})
+    return version
+
+
+def live_version() -> AdapterVersion | None:
+    newest = Activation.objects.select_related("version").first()
+    return newest.version if newest else None
+
+
+def activate(
+    version: AdapterVersion, *, activated_by: User | None = None, note: str = "", is_rollback: bool = False
+) -> Activation:
+    """Make a version live.
+
+    Raises:
+        VersionError: it has no exam, or its files are missing or damaged.
+    """
+    if not Exam.objects.filter(version=version).exists():
+        raise VersionError(_("Version %(version)s has not taken its exam.") % {"version": version})
+    check_files(version)
+    with transaction.atomic():
+        activation = Activation.objects.create(
+            version=version, activated_by=activated_by, note=note, is_rollback=is_rollback
+        )
+        status_signal.send()
+    return activation
+
+
+def previous_version() -> AdapterVersion | None:
+    """The version that was live before the present one; going back twice goes two versions back."""
+    history = list(Activation.objects.select_related("version").order_by("pk"))
+    stack: list[AdapterVersion] = []
+    for row in history:
+        if row.is_rollback and len(stack) > 1:
+            stack.pop()
+        elif not stack or stack[-1] != row.version:
+            stack.append(row.version)
+    return stack[-2] if len(stack) > 1 else None
+
+
+def roll_back(*, activated_by: User | None = None, note: str = "") -> Activation:
+    """Make the version live that was live before.
+
+    Raises:
+        VersionError: there was none, or it cannot be used any more.
+    """
+    version = previous_version()
+    if version is None:
+        raise VersionError(_("There is no earlier version to go back to."))
+    return activate(version, activated_by=activated_by, note=note, is_rollback=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
