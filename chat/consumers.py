@@ -80,7 +80,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
             case "ping":
                 await self._send({"type": "pong", "status": await _status()})
             case _:
-                raise BadFrame("unknown_type", _("That kind of frame is not known here."))
+                raise BadFrame("unknown_type", _("That kind of message is not known here."))
 
     async def _start(self, frame: dict[str, Any]) -> None:
         language = frame.get("language")
@@ -162,15 +162,15 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
 def _parse(text: str | None) -> dict[str, Any]:
     if text is None:
-        raise BadFrame("not_text", _("Only text frames are understood here."))
+        raise BadFrame("not_text", _("Only text is understood here."))
     if len(text) > MAX_FRAME_CHARS:
         raise BadFrame("frame_too_long", _("That is too long."))
     try:
         frame = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise BadFrame("not_json", _("The frame is not valid JSON.")) from error
+        raise BadFrame("not_json", _("The message is not valid JSON.")) from error
     if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
-        raise BadFrame("no_type", _("The frame has no type."))
+        raise BadFrame("no_type", _("The message has no type."))
     return frame
 
 

@@ -9,6 +9,7 @@ import uuid
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from faq.models import Language
 from training.models import AdapterVersion
 
 MAX_MESSAGE_CHARS = 1_000
@@ -19,7 +20,7 @@ class Conversation(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     token_sha256 = models.CharField(max_length=64, editable=False)
-    language = models.CharField(_("language"), max_length=2, default="es")
+    language = models.CharField(_("language"), max_length=2, choices=Language.choices, default=Language.SPANISH)
     created_at = models.DateTimeField(_("started"), auto_now_add=True)
     updated_at = models.DateTimeField(_("last message"), auto_now=True, db_index=True)
 
@@ -60,15 +61,14 @@ class Message(models.Model):
         ERROR = "error", _("Interrupted")
 
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
-    role = models.CharField(_("who"), max_length=10, choices=Role.choices)
+    role = models.CharField(_("who wrote"), max_length=10, choices=Role.choices)
     text = models.TextField(_("text"), blank=True)
-    client_id = models.CharField(
-        max_length=64, blank=True, help_text="The customer's own name for it, against doubles."
-    )
-    seq = models.PositiveIntegerField(default=0, help_text="Deltas that `text` holds.")
-    finish_reason = models.CharField(
-        _("end"), max_length=10, choices=FinishReason.choices, blank=True, help_text="Empty while it is being written."
-    )
+    # The customer's own name for it, against doubles.
+    client_id = models.CharField(max_length=64, blank=True)
+    # How many deltas `text` holds.
+    seq = models.PositiveIntegerField(default=0)
+    # Empty while it is being written.
+    finish_reason = models.CharField(_("how it ended"), max_length=10, choices=FinishReason.choices, blank=True)
     stop_requested_at = models.DateTimeField(null=True)
     version = models.ForeignKey(
         AdapterVersion, on_delete=models.PROTECT, null=True, related_name="+", verbose_name=_("version")
@@ -77,7 +77,7 @@ class Message(models.Model):
     is_declined = models.BooleanField(_("declined"), default=False)
     confidence = models.FloatField(_("confidence"), null=True)
     coverage = models.FloatField(_("coverage"), null=True)
-    created_at = models.DateTimeField(_("at"), auto_now_add=True)
+    created_at = models.DateTimeField(_("sent at"), auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:

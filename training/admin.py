@@ -50,7 +50,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             None,
             {
                 "fields": [
-                    ("show_status", "preset"),
+                    ("status", "preset"),
                     ("requested_by", "requested_at"),
                     ("started_at", "ended_at"),
                     ("show_snapshot", "base_model"),

@@ -58,7 +58,7 @@ class TrainingRun(models.Model):
     status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.QUEUED)
     phase = models.CharField(_("phase"), max_length=10, choices=Phase.choices, default=Phase.WAITING)
     preset = models.CharField(_("thoroughness"), max_length=10, choices=Preset.choices, default=Preset.NORMAL)
-    config = models.JSONField(_("parameters"), help_text=_("TRL's and PEFT's own names."))
+    config = models.JSONField(_("parameters"), help_text=_("For technicians: the names that TRL and PEFT use."))
     base_model = models.CharField(_("base model"), max_length=300)
     snapshot = models.ForeignKey(
         DatasetSnapshot, on_delete=models.PROTECT, null=True, related_name="runs", verbose_name=_("training data")
@@ -69,10 +69,11 @@ class TrainingRun(models.Model):
     activates_on_success = models.BooleanField(_("goes live by itself"), default=False)
     step = models.PositiveIntegerField(_("step"), default=0)
     max_steps = models.PositiveIntegerField(_("steps"), default=0)
-    train_loss = models.FloatField(null=True)
-    eval_loss = models.FloatField(null=True)
-    claim = models.CharField(max_length=32, blank=True, help_text="Names the one process that may write this row.")
-    num_attempts = models.PositiveSmallIntegerField(default=0)
+    train_loss = models.FloatField(_("error on what is learned"), null=True)
+    eval_loss = models.FloatField(_("error on what is held out"), null=True)
+    # Names the one process that may write this row.
+    claim = models.CharField(max_length=32, blank=True)
+    num_attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
     heartbeat_at = models.DateTimeField(null=True)
     cancel_requested_at = models.DateTimeField(null=True)
     error = models.TextField(_("what went wrong"), blank=True)
@@ -118,7 +119,7 @@ class AdapterVersion(models.Model):
         DatasetSnapshot, on_delete=models.PROTECT, related_name="versions", verbose_name=_("training data")
     )
     base_model = models.CharField(_("base model"), max_length=300)
-    sha256 = models.CharField(max_length=64, help_text="Of the adapter's weights.")
+    sha256 = models.CharField(_("fingerprint of the files"), max_length=64)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
@@ -153,9 +154,8 @@ class Exam(models.Model):
     off_topic_declined = models.FloatField(_("off-topic declined"), null=True)
     auroc = models.FloatField(null=True)
     threshold = models.FloatField(_("confidence needed to answer"))
-    is_held_out = models.BooleanField(
-        default=True, help_text="False: no entry had wordings to spare, so typed variants of learned ones were asked."
-    )
+    # False: no entry had wordings to spare, so typed variants of learned ones were asked.
+    is_held_out = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -169,7 +169,8 @@ class Exam(models.Model):
 class ExamAnswer(models.Model):
     exam = models.ForeignKey(Exam, on_delete=models.CASCADE, related_name="answers")
     question = models.TextField(_("question"))
-    expected_key = models.CharField(_("expected"), max_length=200, blank=True, help_text="Empty: to be declined.")
+    # Empty: to be declined.
+    expected_key = models.CharField(_("expected"), max_length=200, blank=True)
     answered_key = models.CharField(_("answered"), max_length=200, blank=True)
     is_declined = models.BooleanField(_("declined"))
     confidence = models.FloatField(_("confidence"))

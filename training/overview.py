@@ -117,5 +117,5 @@ def _presets() -> list[tuple[str, str, str]]:
     return [
         (Preset.QUICK, str(Preset.QUICK.label), _("a few minutes, to try a change")),
         (Preset.NORMAL, str(Preset.NORMAL.label), _("what to use for customers")),
-        (Preset.THOROUGH, str(Preset.THOROUGH.label), _("takes longest, learns whole answers")),
+        (Preset.THOROUGH, str(Preset.THOROUGH.label), _("takes longest, studies the answers as well as the questions")),
     ]

@@ -184,7 +184,7 @@ def sweep() -> list[int]:
             if run.cancel_requested_at:
                 cancel(run)
             elif run.num_attempts >= MAX_ATTEMPTS:
-                fail(run, _("The process that trained it was lost %(num)d times.") % {"num": run.num_attempts})
+                fail(run, _("The training stopped unexpectedly %(num)d times.") % {"num": run.num_attempts})
             else:
                 _write(run, status=Status.QUEUED, phase=TrainingRun.Phase.WAITING, claim="")
                 logger.warning("training run %s fell silent and waits for a worker again", run.pk)

@@ -1,0 +1,39 @@
+# Two commands: `make run` starts everything on this machine, `make test` checks everything.
+
+VENV := .venv
+BIN := $(VENV)/bin
+SYSTEM_PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+
+
+.PHONY: run test messages bench clean
+
+run: $(VENV)/runs
+	@exec $(BIN)/python -m chatbot_site.local
+
+test: $(VENV)/tests
+	@PATH="$(abspath $(BIN)):$$PATH" ./.ci/checks
+
+messages: $(VENV)/tests
+	@SECRET_KEY=unused $(BIN)/python manage.py makemessages --locale es --no-obsolete --no-wrap --add-location file --ignore '.venv/*' --ignore 'var/*' --ignore '*/tests/*'
+	@SECRET_KEY=unused $(BIN)/python manage.py compilemessages --ignore '.venv/*'
+
+$(VENV)/runs: requirements.txt | $(VENV)/made
+	@echo "Installing the requirements (a few minutes the first time)…"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/tests: requirements-dev.txt requirements.txt | $(VENV)/made
+	@echo "Installing the requirements (a few minutes the first time)…"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ $(VENV)/runs
+
+$(VENV)/made:
+	@touch .writable 2>/dev/null && rm .writable || { echo "This folder cannot be written to: $(CURDIR)"; exit 1; }
+	@test -n "$(SYSTEM_PYTHON)" || { echo "Python 3.11 or newer is needed and was not found."; exit 1; }
+	@$(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(SYSTEM_PYTHON) is $$($(SYSTEM_PYTHON) -V)."; exit 1; }
+	@$(SYSTEM_PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is missing: on Debian or Ubuntu, apt install python3-venv."; exit 1; }
+	@$(SYSTEM_PYTHON) -m venv $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) var .env

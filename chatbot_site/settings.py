@@ -1,0 +1,248 @@
+"""One settings file for every place it runs; what differs comes from the environment (see .env.example)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import environ
+from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+from django.utils.translation import gettext_lazy as _
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+# Threads of a torch process that have nothing to do spin by default: with an engine and a training on one machine
+# each would take the cores from the other. Read when the libraries are loaded, hence here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+environ.Env.read_env(BASE_DIR / ".env")
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = env.str("SECRET_KEY")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# Where the business keeps what must last beside the database: snapshots, adapters, exam reports.
+ARTIFACTS_DIR = Path(env.str("ARTIFACTS_DIR", default=str(BASE_DIR / "var" / "artifacts")))
+
+# A local folder, or a hub id with the revision that pins it. Empty: the base model in training/lm/base.
+BASE_MODEL = env.str("BASE_MODEL", default="")
+if not BASE_MODEL or Path(BASE_MODEL).is_dir():
+    # Nothing is to be looked up elsewhere. Read when the libraries are imported, hence here.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+BASE_MODEL_REVISION = env.str("BASE_MODEL_REVISION", default="")
+
+# Without REDIS_URL, `make run` starts a server of its own on REDIS_PORT.
+IS_REDIS_GIVEN = bool(env.str("REDIS_URL", default=""))
+REDIS_PORT = env.int("REDIS_PORT", default=6390)
+REDIS_URL = env.str("REDIS_URL", default="") or f"redis://127.0.0.1:{REDIS_PORT}/0"
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "unfold.contrib.simple_history",
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "simple_history",
+    "faq",
+    "training",
+    "chat",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "chatbot_site.csp.ContentSecurityPolicyMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "simple_history.middleware.HistoryRequestMiddleware",
+]
+
+ROOT_URLCONF = "chatbot_site.urls"
+ASGI_APPLICATION = "chatbot_site.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+
+(BASE_DIR / "var").mkdir(exist_ok=True)
+DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'var' / 'db.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # Three processes share the file: writers queue for the lock at BEGIN instead of failing in mid-transaction.
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+    # A file, since threads and other processes take part in the tests.
+    DATABASES["default"]["TEST"] = {"NAME": str(BASE_DIR / "var" / f"test-{os.getpid()}.sqlite3")}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CHANNEL_LAYERS = {
+    "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}},
+}
+
+CELERY_BROKER_URL = REDIS_URL
+CELERY_TASK_DEFAULT_QUEUE = "training"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# A fresh process per run hands all memory back, the device's too.
+CELERY_WORKER_MAX_TASKS_PER_CHILD = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BEAT_SCHEDULE_FILENAME = str(BASE_DIR / "var" / "celerybeat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "sweep-training-runs": {"task": "training.tasks.sweep_runs", "schedule": 20.0, "options": {"expires": 15}},
+}
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "es"
+LANGUAGES = [("es", _("Spanish")), ("en", _("English"))]
+# The second holds what libraries leave in English; makemessages writes to the first.
+LOCALE_PATHS = [BASE_DIR / "chatbot_site" / "locale", BASE_DIR / "chatbot_site" / "locale_libraries"]
+TIME_ZONE = env.str("TIME_ZONE", default="Europe/Madrid")
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+
+SECURE_HTTPS = env.bool("SECURE_HTTPS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if SECURE_HTTPS else 0
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if SECURE_HTTPS else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+    }
+}
+# django-unfold runs Alpine, which evaluates expressions, and styles elements in place.
+ADMIN_CSP_UPDATE = {"script-src": [SELF, UNSAFE_EVAL, UNSAFE_INLINE], "style-src": [SELF, UNSAFE_INLINE]}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "loggers": {
+        "celery": {"level": "WARNING"},
+        # Tells of an optional package at every start.
+        "bitsandbytes.backends.cpu.ops": {"level": "ERROR"},
+        "httpx": {"level": "WARNING"},
+        "django.channels.server": {"level": "WARNING"},
+    },
+}
+
+SIMPLE_HISTORY_REVERT_DISABLED = False
+
+UNFOLD = {
+    "SITE_TITLE": _("Customer service"),
+    "SITE_HEADER": _("Customer service"),
+    "SITE_SYMBOL": "forum",
+    "SITE_URL": "/",
+    "SHOW_HISTORY": True,
+    "SHOW_LANGUAGES": False,
+    "DASHBOARD_CALLBACK": "training.admin.dashboard",
+    "STYLES": [lambda request: static("training/admin.css")],
+    "SIDEBAR": {
+        "navigation": [
+            {
+                "title": _("What the assistant knows"),
+                "items": [
+                    {
+                        "title": _("Questions and answers"),
+                        "icon": "quiz",
+                        "link": reverse_lazy("admin:faq_faqentry_changelist"),
+                    },
+                    {
+                        "title": _("Off-topic questions"),
+                        "icon": "block",
+                        "link": reverse_lazy("admin:faq_offtopicquestion_changelist"),
+                    },
+                ],
+            },
+            {
+                "title": _("Training"),
+                "items": [
+                    {"title": _("Overview"), "icon": "monitoring", "link": reverse_lazy("admin:index")},
+                    {
+                        "title": _("Training runs"),
+                        "icon": "model_training",
+                        "link": reverse_lazy("admin:training_trainingrun_changelist"),
+                    },
+                    {
+                        "title": _("Versions"),
+                        "icon": "history",
+                        "link": reverse_lazy("admin:training_adapterversion_changelist"),
+                    },
+                    {
+                        "title": _("Live periods"),
+                        "icon": "event_note",
+                        "link": reverse_lazy("admin:training_activation_changelist"),
+                    },
+                ],
+            },
+            {
+                "title": _("Conversations"),
+                "items": [
+                    {
+                        "title": _("Conversations"),
+                        "icon": "chat",
+                        "link": reverse_lazy("admin:chat_conversation_changelist"),
+                    },
+                ],
+            },
+            {
+                "title": _("People"),
+                "items": [
+                    {"title": _("Staff"), "icon": "person", "link": reverse_lazy("admin:auth_user_changelist")},
+                    {"title": _("Groups"), "icon": "group", "link": reverse_lazy("admin:auth_group_changelist")},
+                ],
+            },
+        ],
+    },
+}

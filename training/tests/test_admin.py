@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from faq.models import FaqEntry
+from training import runs, versions
+from training.models import Activation, ExamAnswer, TrainingRun
+from training.overview import changes_since
+from training.tests.conftest import MakeVersion
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def owner(client: Client, olga: User) -> Client:
+    client.force_login(olga)
+    return client
+
+
+def clerk(*permissions: str) -> User:
+    """Clara works in the shop; she may do what she is given."""
+    user = User.objects.create_user("clara", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    return user
+
+
+def test_the_front_page_tells_an_empty_shop_what_to_do(owner: Client) -> None:
+    page = owner.get("/admin/").content.decode()
+
+    assert "No version is live yet." in page
+    assert "At least 2 published answers are needed; there are 0." in page
+
+
+def test_the_front_page_says_what_is_live_and_what_changed(
+    owner: Client, shop: None, make_version: MakeVersion
+) -> None:
+    version = make_version()
+    versions.activate(version)
+
+    page = owner.get("/admin/").content.decode()
+
+    assert f"<strong>{version}</strong> is live since" in page
+    assert "1 answer learned · 2 new" in page
+
+
+def test_it_counts_changes_against_what_a_version_learned(shop: None, make_version: MakeVersion) -> None:
+    version = make_version()
+    entry = FaqEntry.objects.get(key="hours")
+    FaqEntry.objects.exclude(key="hours").delete()
+    assert not changes_since(version).is_worth_training
+
+    entry.answer = "A las diez."
+    entry.save()
+    assert changes_since(version).num_changed == 1
+    entry.status = "retired"
+    entry.save()
+    changes = changes_since(version)
+    assert (changes.num_learned, changes.num_gone, changes.is_worth_training) == (0, 1, False)
+
+
+def test_train_now_queues_a_run_for_who_asked(
+    owner: Client, shop: None, olga: User, django_capture_on_commit_callbacks: object
+) -> None:
+    response = owner.post("/admin/training/trainingrun/train-now/", {"preset": "quick"})
+
+    run = TrainingRun.objects.get()
+    assert response.headers["Location"] == f"/admin/training/trainingrun/{run.pk}/change/"
+    assert (run.status, run.preset, run.requested_by) == ("queued", "quick", olga)
+    page = owner.get("/admin/").content.decode()
+    assert "A training is under way." in page
+    again = owner.post("/admin/training/trainingrun/train-now/", {"preset": "quick"}, follow=True)
+    assert "has not ended yet" in again.content.decode()
+    assert TrainingRun.objects.count() == 1
+
+
+def test_train_now_refuses_a_way_that_does_not_exist(owner: Client, shop: None) -> None:
+    response = owner.post("/admin/training/trainingrun/train-now/", {"preset": "<script>"}, follow=True)
+
+    assert "Choose one of the ways to train." in response.content.decode()
+    assert not TrainingRun.objects.exists()
+
+
+def test_a_run_page_shows_progress_and_survives_a_reload(owner: Client) -> None:
+    run = runs.start_in_foreground()
+    runs.progress(run, phase=TrainingRun.Phase.TRAINING, step=50, max_steps=200)
+
+    page = owner.get(f"/admin/training/trainingrun/{run.pk}/change/").content.decode()
+    status = owner.get("/admin/training/trainingrun/status.json").json()["run"]
+
+    assert 'value="30"' in page
+    assert "50 / 200" in page
+    assert (status["percent"], status["is_active"], status["phase_text"]) == (30, True, "Learning")
+
+
+def test_a_failed_run_says_why_and_folds_its_trace(owner: Client) -> None:
+    run = runs.start_in_foreground()
+    runs.fail(run, "Not enough memory.", traceback="Traceback <most recent>")
+
+    page = owner.get(f"/admin/training/trainingrun/{run.pk}/change/").content.decode()
+
+    assert "Not enough memory." in page
+    assert "<details>" in page
+    assert "Traceback &lt;most recent&gt;" in page
+
+
+def test_a_waiting_run_is_cancelled_from_its_page(owner: Client) -> None:
+    run = runs.create_run()
+
+    owner.post(f"/admin/training/trainingrun/{run.pk}/cancel/")
+
+    run.refresh_from_db()
+    assert run.status == "cancelled"
+    assert (
+        "Nothing changed for customers" in owner.get(f"/admin/training/trainingrun/{run.pk}/change/").content.decode()
+    )
+
+
+def test_activation_shows_what_would_change_before_it_does_it(
+    owner: Client, olga: User, make_version: MakeVersion
+) -> None:
+    first, second = make_version(), make_version()
+    versions.activate(first)
+    url = f"/admin/training/adapterversion/{second.pk}/activate/"
+
+    page = owner.get(url).content.decode()
+    assert f"<strong>{first}</strong>" in page
+    assert "80 %" in page
+    assert versions.live_version() == first
+
+    owner.post(url, {"note": "Prices of May"})
+    newest = Activation.objects.first()
+    assert newest is not None
+    assert (newest.version, newest.activated_by, newest.note) == (second, olga, "Prices of May")
+
+
+def test_going_back_takes_one_click(owner: Client, make_version: MakeVersion) -> None:
+    first, second = make_version(), make_version()
+    versions.activate(first)
+    versions.activate(second)
+    assert f"Roll back to {first}" in owner.get("/admin/").content.decode()
+
+    response = owner.post("/admin/training/adapterversion/roll-back/", follow=True)
+
+    assert versions.live_version() == first
+    assert f"{first} is live again." in response.content.decode()
+    again = owner.post("/admin/training/adapterversion/roll-back/", follow=True)
+    assert "There is no earlier version" in again.content.decode()
+
+
+def test_a_version_whose_files_are_gone_is_refused_in_words(owner: Client, make_version: MakeVersion) -> None:
+    version = make_version()
+    (version.path / versions.WEIGHTS).unlink()
+
+    response = owner.post(f"/admin/training/adapterversion/{version.pk}/activate/", follow=True)
+
+    assert "are missing" in response.content.decode()
+    assert versions.live_version() is None
+
+
+def test_a_version_page_lists_its_exam_wrong_answers_first(owner: Client, make_version: MakeVersion) -> None:
+    version = make_version()
+    values = {"exam": version.exam, "confidence": 0.9, "coverage": 1.0, "is_declined": False}
+    ExamAnswer.objects.create(question="la buena", expected_key="hours", answered_key="hours", **values)
+    ExamAnswer.objects.create(question="<b>la mala</b>", expected_key="hours", answered_key="pay", **values)
+
+    page = owner.get(f"/admin/training/adapterversion/{version.pk}/change/").content.decode()
+
+    assert page.index("&lt;b&gt;la mala") < page.index("la buena")
+    assert owner.get("/admin/training/adapterversion/").status_code == 200
+    assert owner.get("/admin/training/trainingrun/").status_code == 200
+    assert owner.get("/admin/training/activation/").status_code == 200
+
+
+def test_nobody_changes_what_only_the_training_writes(owner: Client, make_version: MakeVersion) -> None:
+    version = make_version()
+    versions.activate(version)
+    for model, pk in (
+        ("adapterversion", version.pk),
+        ("trainingrun", version.run.pk),
+        ("activation", Activation.objects.get().pk),
+    ):
+        assert owner.get(f"/admin/training/{model}/add/").status_code == 403
+        assert owner.post(f"/admin/training/{model}/{pk}/change/", {"number": 9}).status_code == 403
+        assert owner.post(f"/admin/training/{model}/{pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+POSTS = [
+    ("train-now", "/admin/training/trainingrun/train-now/", "add_trainingrun"),
+    ("cancel", "/admin/training/trainingrun/{run}/cancel/", "change_trainingrun"),
+    ("activate", "/admin/training/adapterversion/{version}/activate/", "activate_adapterversion"),
+    ("roll-back", "/admin/training/adapterversion/roll-back/", "activate_adapterversion"),
+]
+
+
+@pytest.mark.parametrize(("name", "url", "permission"), POSTS, ids=[name for name, _, _ in POSTS])
+def test_each_action_needs_its_permission(
+    client: Client, make_version: MakeVersion, name: str, url: str, permission: str
+) -> None:
+    version = make_version()
+    url = url.format(run=version.run.pk, version=version.pk)
+    assert client.post(url).status_code == 302
+    assert "/admin/login/" in client.post(url).headers["Location"]
+
+    client.force_login(clerk("view_trainingrun", "view_adapterversion"))
+    assert client.post(url).status_code == 403
+    assert not Activation.objects.exists()
+    assert not TrainingRun.objects.filter(status="queued").exists()
+
+    User.objects.all().delete()
+    client.force_login(clerk(permission))
+    assert client.post(url).status_code == 302
+
+
+def test_actions_are_not_done_by_following_a_link(owner: Client, make_version: MakeVersion) -> None:
+    make_version()
+    for url in ("/admin/training/trainingrun/train-now/", "/admin/training/adapterversion/roll-back/"):
+        assert owner.get(url).status_code == 405
+
+
+def test_actions_need_a_token_against_forgery(olga: User, shop: None) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(olga)
+
+    assert client.post("/admin/training/trainingrun/train-now/", {"preset": "quick"}).status_code == 403
