@@ -2,7 +2,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+SYSTEM_PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 
 
 .PHONY: run test messages bench clean
