@@ -1,0 +1,237 @@
+"""The page and the admin in a real Chromium, against a real server process with Redis, a worker and real training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from chat.tests.server import Server, running_server
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = "/usr/bin/chromium"
+SWITCHES = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("site")) as server:
+        yield server
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(locale="es-ES", viewport={"width": 900, "height": 760})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A page on which no script may fail and nothing may break the content policy."""
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    yield page
+    assert not [problem for problem in problems if "WebSocket" not in problem and "ERR_" not in problem]
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_label("Su pregunta").fill(text)
+    page.keyboard.press("Enter")
+
+
+def last_answer(page: Page) -> str:
+    bubble = page.locator(".message.assistant:not(.writing):not(.waiting) .bubble").last
+    expect(bubble).not_to_be_empty(timeout=60_000)
+    expect(page.locator(".message.writing, .message.waiting")).to_have_count(0, timeout=60_000)
+    return bubble.inner_text()
+
+
+def log_in(page: Page, server: Server) -> None:
+    page.goto(server.url + "/admin/")
+    page.locator("#id_username").fill("olga")
+    page.locator("#id_password").fill(server.password)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Entrenar").first).to_be_visible()
+
+
+def test_the_whole_way_from_an_empty_shop_to_a_new_answer_and_back(page: Page, server: Server) -> None:
+    """A customer waits for the first version; staff train, edit, train again, activate and go back."""
+    page.goto(server.url)
+    expect(page.locator("#learning")).to_be_visible()
+
+    staff = page.context.new_page()
+    log_in(staff, server)
+    staff.get_by_label(re.compile("Rápido")).check()
+    staff.get_by_role("button", name="Entrenar ahora").click()
+    expect(staff.locator("progress")).to_be_visible()
+    staff.reload()
+    expect(page.locator("#learning-text")).to_contain_text("%", timeout=60_000)
+    expect(staff.get_by_role("link", name="Poner en uso")).to_be_visible(timeout=240_000)
+    staff.get_by_role("link", name="Poner en uso").click()
+    staff.get_by_role("button", name=re.compile("en uso")).click()
+    expect(staff.get_by_text(re.compile(r"v1.* en uso")).first).to_be_visible()
+
+    expect(page.locator("#learning")).to_be_hidden(timeout=30_000)
+    ask(page, "a que hora cierran??")
+    assert last_answer(page) == "Cerramos a las ocho."
+
+    staff.goto(server.url + "/admin/faq/faqentry/")
+    staff.get_by_role("link", name="¿A qué hora cierran?").click()
+    staff.locator("#id_answer").fill("Desde hoy cerramos a las nueve.")
+    staff.get_by_role("button", name=re.compile("^(Save|Guardar|Grabar)$")).click()
+    ask(page, "¿a qué hora cierran hoy?")
+    assert last_answer(page) == "Desde hoy cerramos a las nueve.", "an edited answer is said at once"
+
+    staff.goto(server.url + "/admin/")
+    expect(staff.get_by_text("1 cambiada")).to_be_visible()
+    staff.get_by_label(re.compile("Rápido")).check()
+    staff.get_by_role("button", name="Entrenar ahora").click()
+    expect(staff.get_by_role("link", name="Poner en uso")).to_be_visible(timeout=240_000)
+    staff.get_by_role("link", name="Poner en uso").click()
+    staff.get_by_role("button", name=re.compile("en uso")).click()
+    expect(staff.get_by_text(re.compile(r"v2.* en uso")).first).to_be_visible()
+    ask(page, "¿y a qué hora cierran los sábados?")
+    assert last_answer(page) == "Desde hoy cerramos a las nueve."
+
+    staff.get_by_role("button", name="Volver a v1").click()
+    expect(staff.get_by_text(re.compile(r"v1.* en uso")).first).to_be_visible()
+    ask(page, "formas de pago")
+    assert last_answer(page) == "Con tarjeta o transferencia."
+    staff.goto(server.url + "/admin/chat/conversation/")
+    expect(staff.locator("#result_list tbody tr")).to_have_count(1)
+
+
+def test_an_answer_streams_and_is_there_after_a_reload(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    ask(page, "horario de cierre")
+    expect(page.locator(".message.user .bubble")).to_have_text("horario de cierre")
+    answer = last_answer(page)
+    expect(page.locator("#announcer")).to_have_text(answer)
+
+    page.reload()
+
+    expect(page.locator(".message .bubble")).to_have_text(["horario de cierre", answer])
+
+
+def test_stop_works_every_time_by_button_and_by_escape(page: Page, server: Server) -> None:
+    server.set_answer("pay", " ".join(f"palabra{n}" for n in range(400)))
+    page.goto(server.url)
+    for number, key in enumerate(("button", "Escape", "button")):
+        ask(page, "formas de pago")
+        expect(page.locator(".message.assistant").nth(number)).to_have_class(re.compile("writing"), timeout=30_000)
+        if key == "button":
+            page.get_by_role("button", name="Detener").click()
+        else:
+            page.keyboard.press(key)
+        expect(page.locator(".message.assistant .meta").nth(number)).to_have_text("Detenido")
+        text = page.locator(".message.assistant .bubble").nth(number).inner_text()
+        assert text.startswith("palabra0")
+        assert "palabra399" not in text
+    server.set_answer("pay", "Con tarjeta o transferencia.")
+
+
+def test_a_reload_in_the_middle_loses_nothing(page: Page, server: Server) -> None:
+    whole = " ".join(f"palabra{n}" for n in range(300))
+    server.set_answer("pay", whole)
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    expect(page.locator(".message.writing")).to_have_count(1, timeout=30_000)
+    page.reload()
+    assert last_answer(page) == whole
+    expect(page.locator(".message")).to_have_count(2)
+    server.set_answer("pay", "Con tarjeta o transferencia.")
+
+
+def test_it_survives_a_lost_connection_and_keeps_the_draft(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    ask(page, "horario de cierre")
+    last_answer(page)
+    page.context.set_offline(True)
+    page.evaluate("() => window.dispatchEvent(new Event('offline'))")
+    server.drop_connections()
+    expect(page.locator("#banner")).to_be_visible(timeout=15_000)
+    page.get_by_label("Su pregunta").fill("formas de pago")
+    page.context.set_offline(False)
+    page.evaluate("() => window.dispatchEvent(new Event('online'))")
+    expect(page.locator("#banner")).to_be_hidden(timeout=40_000)
+    assert page.get_by_label("Su pregunta").input_value() == "formas de pago"
+    page.keyboard.press("Enter")
+    assert last_answer(page) == "Con tarjeta o transferencia."
+
+
+def test_a_message_that_is_too_long_stays_where_it_can_be_mended(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    ask(page, "a" * 1500)
+
+    expect(page.locator("#problem")).to_contain_text("1500")
+    assert len(page.get_by_label("Su pregunta").input_value()) == 1500
+
+
+def test_what_is_said_is_never_run(page: Page, server: Server) -> None:
+    attack = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+    server.set_answer("hours", attack)
+    page.goto(server.url)
+    ask(page, "horario de cierre " + attack)
+    last_answer(page)
+    ask(page, "horario de cierre")
+    assert last_answer(page) == attack
+    page.wait_for_timeout(200)
+    assert page.title() != "owned"
+    assert page.locator(".message img").count() == 0
+    server.set_answer("hours", "Cerramos a las ocho.")
+
+
+def test_it_works_on_a_phone_by_touch(browser: Browser, server: Server) -> None:
+    context = browser.new_context(
+        locale="es-CO", viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, device_scale_factor=2
+    )
+    page = context.new_page()
+    page.goto(server.url)
+    page.get_by_role("button", name="¿Cómo puedo pagar?").tap()
+    assert last_answer(page) == "Con tarjeta o transferencia."
+    width = page.evaluate("() => document.documentElement.scrollWidth")
+    assert width <= 360, "nothing sticks out"
+    for name in ("Enviar",):
+        box = page.get_by_role("button", name=name).bounding_box()
+        assert box is not None
+        assert min(box["width"], box["height"]) >= 44
+    size = page.get_by_label("Su pregunta").evaluate("element => parseFloat(getComputedStyle(element).fontSize)")
+    assert size >= 16, "a smaller one makes phones zoom in"
+    context.close()
+
+
+def test_it_can_be_used_with_the_keyboard_alone(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    expect(page.get_by_label("Su pregunta")).to_be_focused()
+    page.keyboard.type("horario de cierre")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("gracias")
+    page.keyboard.press("Enter")
+    last_answer(page)
+    expect(page.locator(".message.user .bubble")).to_have_text("horario de cierre\ngracias")
+
+
+def test_it_speaks_english_when_asked(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    page.get_by_role("button", name="Inglés").click()
+    expect(page.get_by_label("Your question")).to_be_visible()
+    page.get_by_label("Your question").fill("zzz qqq")
+    page.keyboard.press("Enter")
+    assert last_answer(page).startswith("I'm sorry")
