@@ -24,7 +24,7 @@ from django.utils.translation import gettext as _
 from chat import replies
 from chat.limits import Allowance
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Message
-from training import status_signal
+from training import serving, status_signal
 from training.status import public_status
 
 MAX_FRAME_CHARS = 16_384
@@ -157,7 +157,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def training_status(self, event: dict[str, Any]) -> None:
         with translation.override(self.language):
-            await self._send({"type": "status", "status": await _status()})
+            status = await _status()
+        if status["live"]:
+            serving.warm_up()
+        await self._send({"type": "status", "status": status})
 
 
 def _parse(text: str | None) -> dict[str, Any]:

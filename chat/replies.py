@@ -24,6 +24,8 @@ from redis.exceptions import RedisError
 
 from chat.models import Conversation, Message
 from training import serving
+from training.lm.decisions import EngineBusy, Stopped
+from training.lm.prompts import QuestionTooLong
 from training.versions import VersionError, live_version
 
 logger = logging.getLogger(__name__)
@@ -126,10 +128,6 @@ async def _write(reply: Reply) -> None:
 
 async def _decide(reply: Reply) -> str:
     """Have the engine decide, and store on what basis. Returns the words to say."""
-    from training.lm.decoding import Stopped
-    from training.lm.engine import EngineBusy
-    from training.lm.prompts import QuestionTooLong
-
     message = reply.message
     with translation.override(reply.language):
         version = await database_sync_to_async(live_version)()

@@ -104,7 +104,12 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CHANNEL_LAYERS = {
-    "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}},
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        # The layer waits 5 seconds for a message at a time, which is just when redis-py 8 gives up by default: a socket
+        # on which nothing happens would be closed now and then.
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 60}]},
+    },
 }
 
 CELERY_BROKER_URL = REDIS_URL

@@ -5,6 +5,7 @@ Nothing here imports torch before the first question or `warm_up`.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from django.db import close_old_connections
 from django.utils.translation import gettext as _
 
 from faq.publication import Publication, PublishedEntry, current_publication, publication_stamp
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from training.lm.engine import Engine
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class Servable:
     """A version ready to answer with what is published at `stamp`."""
@@ -50,6 +55,7 @@ class Servable:
 
 _servables: dict[str, Servable] = {}
 _lock = threading.Lock()
+_warming = threading.Lock()
 
 
 @cache
@@ -69,9 +75,9 @@ def ask(
         VersionError: the version cannot be used.
         EngineBusy: too many questions wait.
     """
+    servable = prepare(version)
     from training.lm.engine import Request
 
-    servable = prepare(version)
     request = Request(question, version.name, servable.answers, servable.calibration, stop or threading.Event())
     return servable, engine().submit(request)
 
@@ -83,10 +89,11 @@ def decline_text() -> str:
 
 def prepare(version: AdapterVersion) -> Servable:
     """Load a version, unless it is loaded, and bring its answers up to date with what is published."""
-    from training.lm.engine import AdapterError
-
     stamp = publication_stamp()
+    # The heavy libraries, too, are imported under the lock: they cannot bear two threads importing them at once.
     with _lock:
+        from training.lm.engine import AdapterError
+
         known = _servables.get(version.name)
         if known is None:
             if version.base_model != configured_base().label:
@@ -138,7 +145,18 @@ def candidates(publication: Publication, learned: dict[str, LearnedEntry]) -> It
 
 
 def warm_up() -> None:
-    """Load the live version, so that the first customer does not wait for it."""
-    version = live_version()
-    if version is not None:
-        prepare(version)
+    """Load the live version in the background, so that the next customer does not wait for it."""
+    if _warming.acquire(blocking=False):
+        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+
+
+def _warm_up() -> None:
+    try:
+        version = live_version()
+        if version is not None:
+            prepare(version)
+    except VersionError as error:
+        logger.error("the live version cannot be loaded: %s", error)
+    finally:
+        close_old_connections()
+        _warming.release()

@@ -52,8 +52,11 @@ def page(context: BrowserContext) -> Iterator[Page]:
 
 
 def ask(page: Page, text: str) -> None:
+    """Ask, and wait until the reply has begun."""
+    num_answers = page.locator(".message.assistant").count()
     page.get_by_label("Su pregunta").fill(text)
     page.keyboard.press("Enter")
+    expect(page.locator(".message.assistant")).to_have_count(num_answers + 1, timeout=30_000)
 
 
 def last_answer(page: Page) -> str:
@@ -100,7 +103,7 @@ def test_the_whole_way_from_an_empty_shop_to_a_new_answer_and_back(page: Page, s
     assert last_answer(page) == "Desde hoy cerramos a las nueve.", "an edited answer is said at once"
 
     staff.goto(server.url + "/admin/")
-    expect(staff.get_by_text("1 cambiada")).to_be_visible()
+    expect(staff.get_by_text("1 modificada desde entonces")).to_be_visible()
     staff.get_by_label(re.compile("Rápido")).check()
     staff.get_by_role("button", name="Entrenar ahora").click()
     expect(staff.get_by_role("link", name="Poner en uso")).to_be_visible(timeout=240_000)
@@ -173,12 +176,14 @@ def test_it_survives_a_lost_connection_and_keeps_the_draft(page: Page, server: S
     expect(page.locator("#banner")).to_be_hidden(timeout=40_000)
     assert page.get_by_label("Su pregunta").input_value() == "formas de pago"
     page.keyboard.press("Enter")
+    expect(page.locator(".message.assistant")).to_have_count(2, timeout=30_000)
     assert last_answer(page) == "Con tarjeta o transferencia."
 
 
 def test_a_message_that_is_too_long_stays_where_it_can_be_mended(page: Page, server: Server) -> None:
     page.goto(server.url)
-    ask(page, "a" * 1500)
+    page.get_by_label("Su pregunta").fill("a" * 1500)
+    page.keyboard.press("Enter")
 
     expect(page.locator("#problem")).to_contain_text("1500")
     assert len(page.get_by_label("Su pregunta").input_value()) == 1500
@@ -205,6 +210,7 @@ def test_it_works_on_a_phone_by_touch(browser: Browser, server: Server) -> None:
     page = context.new_page()
     page.goto(server.url)
     page.get_by_role("button", name="¿Cómo puedo pagar?").tap()
+    expect(page.locator(".message.assistant")).to_have_count(1)
     assert last_answer(page) == "Con tarjeta o transferencia."
     width = page.evaluate("() => document.documentElement.scrollWidth")
     assert width <= 360, "nothing sticks out"
@@ -224,6 +230,7 @@ def test_it_can_be_used_with_the_keyboard_alone(page: Page, server: Server) -> N
     page.keyboard.press("Shift+Enter")
     page.keyboard.type("gracias")
     page.keyboard.press("Enter")
+    expect(page.locator(".message.assistant")).to_have_count(1)
     last_answer(page)
     expect(page.locator(".message.user .bubble")).to_have_text("horario de cierre\ngracias")
 
@@ -234,4 +241,5 @@ def test_it_speaks_english_when_asked(page: Page, server: Server) -> None:
     expect(page.get_by_label("Your question")).to_be_visible()
     page.get_by_label("Your question").fill("zzz qqq")
     page.keyboard.press("Enter")
+    expect(page.locator(".message.assistant")).to_have_count(1)
     assert last_answer(page).startswith("I'm sorry")

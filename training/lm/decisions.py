@@ -1,8 +1,16 @@
-"""What can be said, what was decided, and by which numbers: plain data, so that a web server need not load torch."""
+"""What can be said, what was decided or why not, and by which numbers: plain data that loads no torch."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+
+
+class Stopped(Exception):
+    """The engine was told to stop before it found an answer."""
+
+
+class EngineBusy(RuntimeError):
+    """More questions wait than the engine's queue holds."""
 
 
 @dataclass(frozen=True, slots=True)

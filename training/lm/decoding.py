@@ -16,11 +16,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
+from training.lm.decisions import Stopped
+
 FloatArray = NDArray[np.float64]
-
-
-class Stopped(Exception):
-    """The search was told to stop before it found an answer."""
 
 
 @dataclass(frozen=True, slots=True)

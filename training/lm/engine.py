@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from training.lm.answers import AnswerSet
 from training.lm.calibration import DEFAULT, Scored, leaf_log_probs
 from training.lm.config import BaseModel
-from training.lm.decisions import Calibration, Decision
+from training.lm.decisions import Calibration, Decision, EngineBusy
 from training.lm.decoding import Prefill, guided_search
 from training.lm.loading import load_base, load_tokenizer
 from training.lm.prompts import encode_prompt
@@ -37,10 +37,6 @@ from training.lm.prompts import encode_prompt
 warnings.filterwarnings("ignore", message="Could not find a config file", module="peft")
 
 ADAPTER_NAME_LENGTH = len("v-000000-00000000")
-
-
-class EngineBusy(RuntimeError):
-    """More questions wait than the queue holds."""
 
 
 class AdapterError(RuntimeError):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from training.lm.config import BaseModel
-from training.lm.decoding import AnswerTrie, GuidedAnswer, Prefill, Stopped, guided_search
+from training.lm.decisions import Stopped
+from training.lm.decoding import AnswerTrie, GuidedAnswer, Prefill, guided_search
 from training.lm.loading import load_base
 
 END = 0

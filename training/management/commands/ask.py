@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from training import serving, versions
+from training.lm.prompts import QuestionTooLong
 from training.models import AdapterVersion
 
 
@@ -25,7 +26,6 @@ class Command(BaseCommand):
         return super().create_parser(prog_name, subcommand, conflict_handler="resolve", **kwargs)
 
     def handle(self, *args: Any, text: str, version_name: str | None, **options: Any) -> None:
-        from training.lm.prompts import QuestionTooLong
 
         if not text.strip():
             raise CommandError("the question is empty")

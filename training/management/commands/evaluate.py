@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from training import serving, versions
+from training.lm.prompts import QuestionTooLong
 from training.management.commands.ask import chosen_version
 
 
@@ -27,7 +28,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, file: str, version_name: str | None, **options: Any) -> None:
         from training.lm.evaluate import Asked, measure
-        from training.lm.prompts import QuestionTooLong
 
         questions = read_questions(Path(file))
         asked = []
