@@ -193,6 +193,9 @@ UNFOLD = {
     "SHOW_HISTORY": True,
     "SHOW_LANGUAGES": False,
     "DASHBOARD_CALLBACK": "training.admin.dashboard",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("chat/icon.svg")},
+    ],
     "STYLES": [lambda request: static("training/admin.css")],
     "SIDEBAR": {
         "navigation": [

@@ -110,7 +110,7 @@ def test_the_whole_way_from_an_empty_shop_to_a_new_answer_and_back(page: Page, s
     staff.get_by_role("link", name="Poner en uso").click()
     staff.get_by_role("button", name=re.compile("en uso")).click()
     expect(staff.get_by_text(re.compile(r"v2.* en uso")).first).to_be_visible()
-    ask(page, "¿y a qué hora cierran los sábados?")
+    ask(page, "hasta qué hora abren")
     assert last_answer(page) == "Desde hoy cerramos a las nueve."
 
     staff.get_by_role("button", name="Volver a v1").click()
