@@ -24,6 +24,7 @@ class MessageInline(TabularInline):
         "finish_reason",
     ]
     extra = 0
+    hide_title = True
     can_delete = False
     verbose_name_plural = _("Messages, and what each answer rests on")
 

@@ -193,6 +193,21 @@ UNFOLD = {
     "SHOW_HISTORY": True,
     "SHOW_LANGUAGES": False,
     "DASHBOARD_CALLBACK": "training.admin.dashboard",
+    "COLORS": {
+        "primary": {
+            "50": "#eefaf5",
+            "100": "#d5f2e6",
+            "200": "#aee4cf",
+            "300": "#79cfb2",
+            "400": "#45b391",
+            "500": "#239876",
+            "600": "#0f7a5e",
+            "700": "#0f5c4c",
+            "800": "#0f4a3e",
+            "900": "#0e3d34",
+            "950": "#06231e",
+        },
+    },
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("chat/icon.svg")},
     ],

@@ -18,6 +18,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from faq.models import FaqEntry, OffTopicQuestion, Paraphrase
 
+admin.site.index_title = _("Overview")
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
@@ -38,13 +39,14 @@ class ParaphraseInline(TabularInline):
     model = Paraphrase
     fields = ["text"]
     extra = 2
+    hide_title = True
     verbose_name = _("other wording")
     verbose_name_plural = _("Other ways in which customers ask it (four or more teach best)")
 
 
 @admin.register(FaqEntry)
 class FaqEntryAdmin(SimpleHistoryAdmin, ModelAdmin):
-    list_display = ["question", "category", "show_status", "is_critical", "num_wordings", "updated_at"]
+    list_display = ["question", "category", "show_status", "show_critical", "num_wordings", "updated_at"]
     list_filter = ["status", "category", "is_critical", "language"]
     list_filter_submit = False
     search_fields = ["question", "answer", "key", "paraphrases__text"]
@@ -76,6 +78,10 @@ class FaqEntryAdmin(SimpleHistoryAdmin, ModelAdmin):
     )
     def show_status(self, entry: FaqEntry) -> tuple[str, str]:
         return entry.status, entry.get_status_display()
+
+    @display(description=_("critical"), ordering="is_critical", label={"critical": "danger"})
+    def show_critical(self, entry: FaqEntry) -> tuple[str, str] | None:
+        return ("critical", str(_("critical"))) if entry.is_critical else None
 
     @display(description=_("wordings"), ordering="num_paraphrases")
     def num_wordings(self, entry: Any) -> int:

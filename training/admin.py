@@ -53,11 +53,14 @@ class TrainingRunAdmin(ReadOnlyAdmin):
                     ("status", "preset"),
                     ("requested_by", "requested_at"),
                     ("started_at", "ended_at"),
-                    ("show_snapshot", "base_model"),
+                    "show_snapshot",
                 ]
             },
         ),
-        (_("Advanced"), {"fields": ["config", "train_loss", "eval_loss", "num_attempts"], "classes": ["collapse"]}),
+        (
+            _("Advanced"),
+            {"fields": ["base_model", "config", "train_loss", "eval_loss", "num_attempts"], "classes": ["collapse"]},
+        ),
     ]
 
     def get_urls(self) -> list[URLPattern]:
@@ -78,6 +81,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             "run": run,
             "run_status": run_status(run) if run else None,
             "version": AdapterVersion.objects.filter(run=run).select_related("exam").first() if run else None,
+            "live": live_version(),
             "can_cancel": request.user.has_perm("training.change_trainingrun"),
             "can_activate": request.user.has_perm("training.activate_adapterversion"),
         }

@@ -52,7 +52,7 @@ def build_snapshot(publication: Publication) -> DatasetSnapshot:
         sha256=digest,
         defaults={
             "num_entries": len(publication.entries),
-            "num_train": len(train),
+            "num_train": sum(row["key"] is not None for row in train),
             "num_eval": sum(row["key"] is not None for row in evaluation),
             "num_off_topic": sum(row["key"] is None for row in [*train, *evaluation]),
         },
