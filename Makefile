@@ -6,7 +6,7 @@ SYSTEM_PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 py
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 
 
-.PHONY: run test messages bench clean
+.PHONY: run test messages clean
 
 run: $(VENV)/runs
 	@exec $(BIN)/python -m chatbot_site.local
@@ -37,4 +37,4 @@ $(VENV)/made:
 	@touch $@
 
 clean:
-	rm -rf $(VENV) var .env
+	rm -rf $(VENV)

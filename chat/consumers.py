@@ -11,6 +11,7 @@ Channels reads the next frame only when the handler returns, so every handler re
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -47,6 +48,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         self.conversation: Conversation | None = None
         self.language = settings.LANGUAGE_CODE
+        self.is_live = False
         self.frames = Allowance(capacity=40, per_second=4)
         self.messages = Allowance(capacity=8, per_second=0.5)
         await self.accept()
@@ -78,14 +80,16 @@ class ChatConsumer(AsyncWebsocketConsumer):
             case "resume":
                 await self._send_history()
             case "ping":
-                await self._send({"type": "pong", "status": await _status()})
+                if self.conversation is not None:
+                    await replies.end_abandoned(self.conversation)
+                await self._send({"type": "pong", "status": await self._status()})
             case _:
                 raise BadFrame("unknown_type", _("That kind of message is not known here."))
 
     async def _start(self, frame: dict[str, Any]) -> None:
         language = frame.get("language")
-        if language in dict(settings.LANGUAGES):
-            self.language = str(language)
+        if isinstance(language, str) and language in dict(settings.LANGUAGES):
+            self.language = language
         if frame.get("conversation"):
             found = await _open(frame["conversation"], frame.get("token"))
             if found is None:
@@ -95,7 +99,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def _message(self, frame: dict[str, Any]) -> None:
         client_id = frame.get("client_id")
-        if not isinstance(client_id, str) or not 1 <= len(client_id) <= 64:
+        if not isinstance(client_id, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", client_id):
             raise BadFrame("bad_client_id", _("The message has no valid identifier."))
         text = _checked_text(frame.get("text"), client_id)
         if not self.messages.take():
@@ -111,16 +115,14 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self._send({"type": "conversation", "conversation": str(conversation.id), "token": token})
         assert self.conversation is not None
         try:
-            asked = await self.conversation.messages.acreate(role=Message.Role.USER, text=text, client_id=client_id)
+            asked, answer = await replies.store(self.conversation, text, client_id)
         except IntegrityError:
             # Sent again after a broken connection: it is stored, and its answer is on the way.
             await self._send_history()
             return
-        answer = await self.conversation.messages.acreate(role=Message.Role.ASSISTANT)
-        await self.conversation.asave(update_fields=["updated_at"])
         for message in (asked, answer):
             await replies.publish(self.conversation.group, {"type": "message", "message": replies.as_frame(message)})
-        replies.start(self.conversation, answer, text)
+        replies.start(self.conversation, answer, text, self.language)
 
     async def _join(self, conversation: Conversation) -> None:
         if self.conversation is not None and self.conversation != conversation:
@@ -140,9 +142,14 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 "type": "ready",
                 "conversation": str(self.conversation.id) if self.conversation else None,
                 "messages": [replies.as_frame(message) for message in messages],
-                "status": await _status(),
+                "status": await self._status(),
             }
         )
+
+    async def _status(self) -> dict[str, Any]:
+        status = await database_sync_to_async(public_status)()
+        self.is_live = bool(status["live"])
+        return status
 
     async def _send_error(self, code: str, text: str, *, client_id: str = "") -> None:
         await self._send({"type": "error", "code": code, "text": text, "client_id": client_id})
@@ -156,11 +163,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self._send(event["frame"])
 
     async def training_status(self, event: dict[str, Any]) -> None:
-        with translation.override(self.language):
-            status = await _status()
-        if status["live"]:
+        if event["what"] == status_signal.VERSION_LIVE:
             serving.warm_up()
-        await self._send({"type": "status", "status": status})
+        elif self.is_live:
+            # Customers of a live version need not hear how the next one is coming along.
+            return
+        with translation.override(self.language):
+            await self._send({"type": "status", "status": await self._status()})
 
 
 def _parse(text: str | None) -> dict[str, Any]:
@@ -170,7 +179,7 @@ def _parse(text: str | None) -> dict[str, Any]:
         raise BadFrame("frame_too_long", _("That is too long."))
     try:
         frame = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadFrame("not_json", _("The message is not valid JSON.")) from error
     if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
         raise BadFrame("no_type", _("The message has no type."))
@@ -200,7 +209,3 @@ async def _open(conversation_id: Any, token: Any) -> Conversation | None:
     except (ValidationError, ValueError):
         return None
     return conversation if conversation is not None and conversation.opens_with(token) else None
-
-
-async def _status() -> dict[str, Any]:
-    return await database_sync_to_async(public_status)()

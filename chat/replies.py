@@ -4,7 +4,8 @@
 2. The engine decides; what it decided and on what basis is stored.
 3. The answer goes out in a few deltas. Each is stored first and signalled afterwards, with its number, so that a
    client that missed one finds it in the row.
-4. The message ends with a finish reason, always.
+4. The message ends with a finish reason: also when the process is told to go, and when it is lost, as soon as the
+   customer's page asks again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
+from django.db import transaction
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 from redis.exceptions import RedisError
@@ -58,9 +60,23 @@ _running: dict[int, Reply] = {}
 _tasks: set[asyncio.Task[None]] = set()
 
 
-def start(conversation: Conversation, message: Message, question: str) -> None:
+@database_sync_to_async
+def store(conversation: Conversation, question: str, client_id: str) -> tuple[Message, Message]:
+    """Store a question and the empty reply to it, both or neither.
+
+    Raises:
+        IntegrityError: the question is stored already.
+    """
+    with transaction.atomic():
+        asked = conversation.messages.create(role=Message.Role.USER, text=question, client_id=client_id)
+        answer = conversation.messages.create(role=Message.Role.ASSISTANT)
+        conversation.save(update_fields=["updated_at"])
+    return asked, answer
+
+
+def start(conversation: Conversation, message: Message, question: str, language: str) -> None:
     """Write the reply in the background; `message` is the assistant's, stored and empty."""
-    reply = Reply(message, question, conversation.language, conversation.group)
+    reply = Reply(message, question, language, conversation.group)
     _running[message.pk] = reply
     task = asyncio.create_task(_write(reply))
     _tasks.add(task)
@@ -84,7 +100,17 @@ async def end_abandoned(conversation: Conversation) -> None:
         finish_reason="",
         updated_at__lt=timezone.now() - ABANDONED_AFTER,
     )
-    await abandoned.aupdate(finish_reason=FinishReason.ERROR)
+    async for message in abandoned:
+        await _finish(message, conversation.group, FinishReason.ERROR)
+
+
+async def interrupt_all() -> None:
+    """End what this process is writing, because it has been told to go. Customers may ask again at once."""
+    for reply in list(_running.values()):
+        reply.stop.set()
+        await _finish(reply.message, reply.group, FinishReason.ERROR)
+    for task in list(_tasks):
+        task.cancel()
 
 
 def as_frame(message: Message) -> dict[str, Any]:
@@ -116,12 +142,12 @@ async def _write(reply: Reply) -> None:
         text = await _decide(reply)
         await _stream(reply, text)
     except CannotReply as error:
-        await _finish(reply, FinishReason.ERROR, text=str(error))
+        await _finish(reply.message, reply.group, FinishReason.ERROR, text=str(error))
     except Exception:
         logger.exception("the reply %s failed", reply.message.pk)
         with translation.override(reply.language):
             text = _("Something went wrong on our side. Please try again.")
-        await _finish(reply, FinishReason.ERROR, text=text)
+        await _finish(reply.message, reply.group, FinishReason.ERROR, text=text)
     finally:
         del _running[reply.message.pk]
 
@@ -169,7 +195,7 @@ async def _stream(reply: Reply, text: str) -> None:
         await publish(reply.group, {"type": "delta", "message_id": message.pk, "seq": message.seq, "text": delta})
         await asyncio.sleep(DELTA_SECONDS)
     is_whole = message.text == text and bool(text)
-    await _finish(reply, FinishReason.STOP if is_whole else FinishReason.CANCELLED)
+    await _finish(message, reply.group, FinishReason.STOP if is_whole else FinishReason.CANCELLED)
 
 
 async def _is_stopped(reply: Reply) -> bool:
@@ -178,10 +204,10 @@ async def _is_stopped(reply: Reply) -> bool:
     return await Message.objects.filter(pk=reply.message.pk, stop_requested_at__isnull=False).aexists()
 
 
-async def _finish(reply: Reply, reason: FinishReason, *, text: str | None = None) -> None:
+async def _finish(message: Message, group: str, reason: FinishReason, *, text: str | None = None) -> None:
     values = {"finish_reason": reason} if text is None else {"finish_reason": reason, "text": text}
-    await _update(reply.message, **values)
-    await publish(reply.group, {"type": "done", "message": as_frame(reply.message)})
+    await _update(message, **values)
+    await publish(group, {"type": "done", "message": as_frame(message)})
 
 
 async def _update(message: Message, **values: Any) -> None:

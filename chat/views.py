@@ -43,7 +43,6 @@ def _texts() -> dict[str, Any]:
         "learning": _("The assistant is learning the answers: %(phase)s, %(percent)s %%."),
         "notYet": _("The assistant is not ready yet. This page comes alive by itself as soon as it is."),
         "live": _("The assistant is ready. Ask away."),
-        "newMessages": _("New messages"),
         "sending": _("Sending…"),
         "tooLong": _("Your message has %(num)s characters; at most %(max)s fit. Please shorten it."),
     }

@@ -15,6 +15,7 @@ django_application = get_asgi_application()
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
+from chat.replies import interrupt_all  # noqa: E402
 from chat.routing import websocket_urlpatterns  # noqa: E402
 from training.serving import warm_up  # noqa: E402
 
@@ -29,6 +30,7 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
             warm_up()
             await send({"type": "lifespan.startup.complete"})
         elif event["type"] == "lifespan.shutdown":
+            await interrupt_all()
             await send({"type": "lifespan.shutdown.complete"})
             return
 

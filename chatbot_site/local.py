@@ -41,7 +41,7 @@ def main() -> None:
     _prepare_database()
     _say_where()
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    os.execv(sys.executable, [sys.executable, "-m", "honcho", "start", *processes])  # noqa: S606 - this very interpreter
+    os.execv(sys.executable, [sys.executable, "-m", "honcho", "--env", os.devnull, "start", *processes])  # noqa: S606 - this very interpreter
 
 
 def _write_env_file() -> None:

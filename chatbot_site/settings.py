@@ -35,6 +35,9 @@ if not BASE_MODEL or Path(BASE_MODEL).is_dir():
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 BASE_MODEL_REVISION = env.str("BASE_MODEL_REVISION", default="")
 
+# Hyperparameters by TRL's and PEFT's names that replace those of every preset, as JSON: {"learning_rate": 2e-4}.
+TRAINING_PARAMETERS = env.json("TRAINING_PARAMETERS", default={})
+
 # Without REDIS_URL, `make run` starts a server of its own on REDIS_PORT.
 IS_REDIS_GIVEN = bool(env.str("REDIS_URL", default=""))
 REDIS_PORT = env.int("REDIS_PORT", default=6390)

@@ -14,6 +14,8 @@ from django.utils.translation import gettext as _
 
 from faq.models import FaqEntry, Language, OffTopicQuestion, Paraphrase, free_key
 
+_TEXTS = ("question", "answer", "key", "category", "language")
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -40,8 +42,8 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 def import_lines(lines: Iterable[str]) -> ImportReport:
     """Publish an entry per line, `{"key", "question", "answer", "variants"}`; the same key updates its entry.
 
-    `category`, `language` and `critical` are taken when given. Without a key the question serves as one: an entry
-    with the same question is updated.
+    `variants`, `category`, `language` and `critical` are left as they are when not given. Without a key the question
+    serves as one: an entry with the same question is updated.
     """
     report = ImportReport()
     seen: dict[str, int] = {}
@@ -74,22 +76,31 @@ def import_off_topic(questions: Iterable[str]) -> int:
 def _parse(line: str) -> dict[str, Any]:
     try:
         values = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadLine(_("not valid JSON: %(error)s") % {"error": error}) from error
     if not isinstance(values, dict):
         raise BadLine(_("not a JSON object"))
-    for name in ("question", "answer"):
+    for name in _TEXTS[:2]:
         if not isinstance(values.get(name), str) or not values[name].strip():
             raise BadLine(_("“%(name)s” is missing or empty") % {"name": name})
-    for name in ("key", "category", "language"):
+    for name in _TEXTS[2:]:
         if not isinstance(values.get(name, ""), str):
             raise BadLine(_("“%(name)s” must be text") % {"name": name})
+    if not isinstance(values.get("critical", False), bool):
+        raise BadLine(_("“critical” must be true or false"))
     variants = values.get("variants", [])
     if not isinstance(variants, list) or not all(isinstance(each, str) for each in variants):
         raise BadLine(_("“variants” must be a list of texts"))
+    if any(not _is_storable(text) for text in [*(values.get(name, "") for name in _TEXTS), *variants]):
+        raise BadLine(_("it holds characters that no text can have"))
     if values.get("language", "es") not in Language.values:
         raise BadLine(_("“language” must be one of %(languages)s") % {"languages": ", ".join(Language.values)})
     return values
+
+
+def _is_storable(text: str) -> bool:
+    """PostgreSQL stores no NUL, and a lone surrogate, which JSON can escape, is no character."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _save(values: dict[str, Any]) -> tuple[FaqEntry, bool]:
@@ -106,9 +117,10 @@ def _save(values: dict[str, Any]) -> tuple[FaqEntry, bool]:
     entry.is_critical = bool(values.get("critical", entry.is_critical))
     _clean(entry)
     entry.save()
-    wordings = dict.fromkeys(" ".join(each.split()) for each in values.get("variants", []))
-    wordings.pop(entry.question, None)
-    _replace_paraphrases(entry, list(wordings))
+    if "variants" in values:
+        wordings = dict.fromkeys(" ".join(each.split()) for each in values["variants"])
+        wordings.pop(entry.question, None)
+        _replace_paraphrases(entry, list(wordings))
     return entry, is_new
 
 

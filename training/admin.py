@@ -75,7 +75,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
     ) -> Any:
-        run = TrainingRun.objects.filter(pk=object_id).select_related("version__exam").first() if object_id else None
+        run = self.get_object(request, object_id or "")
         context = {
             **(extra_context or {}),
             "run": run,
@@ -146,7 +146,7 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
     ) -> Any:
-        version = AdapterVersion.objects.filter(pk=object_id).select_related("exam").first() if object_id else None
+        version = self.get_object(request, object_id or "")
         answers = list(version.exam.answers.all()) if version else []
         context = {
             **(extra_context or {}),

@@ -19,6 +19,7 @@ from training.lm.calibration import Scored, fit
 from training.lm.decisions import Calibration, Candidate
 from training.lm.engine import Engine, Request
 from training.lm.evaluate import Asked, Metrics, measure
+from training.lm.prompts import fits
 from training.models import AdapterVersion, Exam, ExamAnswer
 
 Row = dict[str, Any]
@@ -59,6 +60,7 @@ def examine(
     )
     is_held_out = any(row["key"] is not None for row in eval_rows)
     questions = list(eval_rows) if is_held_out else [*eval_rows, *_typed_variants(entries)]
+    questions = [row for row in questions if fits(engine.tokenizer, row["question"])]
     scored: list[Scored] = []
     for row in questions:
         request = Request(row["question"], version, answers)

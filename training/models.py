@@ -53,7 +53,6 @@ class TrainingRun(models.Model):
         THOROUGH = "thorough", _("Thorough")
 
     ACTIVE = (Status.QUEUED, Status.RUNNING)
-    TERMINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
     status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.QUEUED)
     phase = models.CharField(_("phase"), max_length=10, choices=Phase.choices, default=Phase.WAITING)
@@ -86,7 +85,12 @@ class TrainingRun(models.Model):
         ordering = ["-pk"]
         verbose_name = _("training run")
         verbose_name_plural = _("training runs")
-        indexes = [models.Index(fields=["status"])]
+        constraints = [
+            # One at a time: an index over a constant lets one row in.
+            models.UniqueConstraint(
+                models.Value(1), condition=models.Q(status__in=["queued", "running"]), name="one_active_run"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"#{self.pk}"

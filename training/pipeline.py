@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import close_old_connections, transaction
+from django.db import DatabaseError, close_old_connections, transaction
 from django.utils.translation import gettext as _
 
 from faq.publication import current_publication
@@ -54,6 +54,8 @@ def execute(run: TrainingRun) -> AdapterVersion | None:
     except runs.ClaimLost:
         logger.warning("training run %s: taken over by another process", run.pk)
         return None
+    if not TrainingRun.objects.filter(pk=run.pk, status__in=TrainingRun.ACTIVE).exists():
+        shutil.rmtree(_work_dir(run), ignore_errors=True)
     if version is not None and run.activates_on_success:
         versions.activate(version, activated_by=run.requested_by, note=_("By itself, after its exam."))
     return version
@@ -87,17 +89,26 @@ def _execute_and_end(run: TrainingRun) -> AdapterVersion | None:
     return None
 
 
+def _work_dir(run: TrainingRun) -> Path:
+    """Where a run keeps its checkpoints until it ends."""
+    return Path(settings.ARTIFACTS_DIR) / "runs" / f"run-{run.pk:06d}"
+
+
 def _in_words(error: Exception) -> str:
+    if isinstance(error, sft.DidNotConverge):
+        return _("The training did not settle on anything. A technician may lower its learning rate.")
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return _("Not enough memory. Close other programs or choose a smaller base model.")
     return _("Something unexpected went wrong: %(error)s") % {"error": error}
 
 
 def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
+    if run.base_model != runs.configured_base().label:
+        raise BaseModelError(_("The base model has been changed since this training was asked for. Train again."))
     if run.snapshot is None:
         runs.progress(run, snapshot=build_snapshot(current_publication()))
     assert run.snapshot is not None
-    work_dir = Path(settings.ARTIFACTS_DIR) / "runs" / f"run-{run.pk:06d}"
+    work_dir = _work_dir(run)
     work_dir.mkdir(parents=True, exist_ok=True)
     runs.progress(run, phase=Phase.TRAINING)
     result = _train(run, run.snapshot, work_dir, stop)
@@ -114,7 +125,6 @@ def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
             version.save()
             exams.save(version, exam)
             runs.succeed(run)
-    shutil.rmtree(work_dir, ignore_errors=True)
     return version
 
 
@@ -130,7 +140,11 @@ def _train(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: th
             losses["eval_loss"] = progress.eval_loss
         if time.monotonic() - last_written >= PROGRESS_SECONDS or progress.step == progress.max_steps:
             last_written = time.monotonic()
-            runs.progress(run, step=progress.step, max_steps=progress.max_steps, **losses)
+            try:
+                runs.progress(run, step=progress.step, max_steps=progress.max_steps, **losses)
+            except DatabaseError as error:
+                # A training of hours is worth more than one line of its progress.
+                logger.warning("training run %s: this progress was not recorded: %s", run.pk, error)
         if progress.step % 20 == 0 and progress.train_loss is None and progress.eval_loss is None:
             logger.info("training run %s: step %s of %s", run.pk, progress.step, progress.max_steps)
 
@@ -222,6 +236,8 @@ def _heartbeat(run: TrainingRun, stop: threading.Event) -> Iterator[None]:
             except runs.ClaimLost:
                 stop.set()
                 return
+            except DatabaseError as error:
+                logger.warning("training run %s: this heartbeat was not recorded: %s", run.pk, error)
             finally:
                 close_old_connections()
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import uuid
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery import current_app
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from kombu.exceptions import OperationalError
@@ -63,7 +64,7 @@ def queue_run(
     with transaction.atomic():
         run = create_run(preset, requested_by=requested_by, activates_on_success=activates_on_success, config=config)
         transaction.on_commit(lambda: wake(run.pk))
-    status_signal.send()
+    status_signal.send(status_signal.RUN_MOVED)
     return run
 
 
@@ -91,16 +92,19 @@ def create_run(
         RunInProgress: one is waiting or running.
     """
     sweep()
-    active = TrainingRun.objects.filter(status__in=TrainingRun.ACTIVE).first()
-    if active is not None:
-        raise RunInProgress(_("Training %(run)s has not ended yet.") % {"run": active})
-    return TrainingRun.objects.create(
-        preset=preset,
-        config=(config or PRESETS[preset]).to_dict(),
-        base_model=configured_base().label,
-        requested_by=requested_by,
-        activates_on_success=activates_on_success,
-    )
+    config = config or replace(PRESETS[preset], **settings.TRAINING_PARAMETERS)
+    try:
+        with transaction.atomic():
+            return TrainingRun.objects.create(
+                preset=preset,
+                config=config.to_dict(),
+                base_model=configured_base().label,
+                requested_by=requested_by,
+                activates_on_success=activates_on_success,
+            )
+    except IntegrityError as error:
+        active = TrainingRun.objects.filter(status__in=TrainingRun.ACTIVE).first()
+        raise RunInProgress(_("Training %(run)s has not ended yet.") % {"run": active or ""}) from error
 
 
 def wake(run_pk: int, *, expires: float | None = None) -> None:
@@ -123,7 +127,7 @@ def claim(run_pk: int) -> TrainingRun | None:
     TrainingRun.objects.filter(pk=run_pk, started_at=None).update(started_at=now)
     run = TrainingRun.objects.get(pk=run_pk)
     _write(run, num_attempts=run.num_attempts + 1)
-    status_signal.send()
+    status_signal.send(status_signal.RUN_MOVED)
     return run
 
 
@@ -136,7 +140,7 @@ def heartbeat(run: TrainingRun) -> bool:
 def progress(run: TrainingRun, **values: Any) -> None:
     """Record where the run is. Names are columns of the row."""
     _write(run, heartbeat_at=timezone.now(), **values)
-    status_signal.send()
+    status_signal.send(status_signal.RUN_MOVED)
 
 
 def succeed(run: TrainingRun) -> None:
@@ -161,9 +165,10 @@ def release(run: TrainingRun) -> None:
 def request_cancel(run_pk: int) -> None:
     """Cancel a waiting run at once; ask a running one to stop after its current step."""
     now = timezone.now()
+    # The wish first: whoever claims or sweeps the run between the two updates finds it.
+    TrainingRun.objects.filter(pk=run_pk, status__in=TrainingRun.ACTIVE).update(cancel_requested_at=now)
     TrainingRun.objects.filter(pk=run_pk, status=Status.QUEUED).update(status=Status.CANCELLED, ended_at=now)
-    TrainingRun.objects.filter(pk=run_pk, status=Status.RUNNING).update(cancel_requested_at=now)
-    status_signal.send()
+    status_signal.send(status_signal.RUN_MOVED)
 
 
 def is_silent(run: TrainingRun) -> bool:
@@ -181,6 +186,8 @@ def sweep() -> list[int]:
     silent = TrainingRun.objects.filter(status=Status.RUNNING, heartbeat_at__lt=timezone.now() - SILENCE_LIMIT)
     for run in silent:
         try:
+            # It may have beaten since it was read: a machine that wakes from sleep sees its own run as silent.
+            _write(run, expected_heartbeat=run.heartbeat_at, num_attempts=run.num_attempts)
             if run.cancel_requested_at:
                 cancel(run)
             elif run.num_attempts >= MAX_ATTEMPTS:
@@ -195,13 +202,15 @@ def sweep() -> list[int]:
 
 def _end(run: TrainingRun, status: Status, **values: Any) -> None:
     _write(run, status=status, ended_at=timezone.now(), **values)
-    status_signal.send()
+    status_signal.send(status_signal.RUN_MOVED)
 
 
-def _write(run: TrainingRun, **values: Any) -> None:
-    """Update a running row that is still this claim's."""
-    num_written = TrainingRun.objects.filter(pk=run.pk, status=Status.RUNNING, claim=run.claim).update(**values)
-    if num_written == 0:
+def _write(run: TrainingRun, *, expected_heartbeat: datetime | None = None, **values: Any) -> None:
+    """Update a running row that is still this claim's and, if asked, has not beaten since."""
+    rows = TrainingRun.objects.filter(pk=run.pk, status=Status.RUNNING, claim=run.claim)
+    if expected_heartbeat is not None:
+        rows = rows.filter(heartbeat_at=expected_heartbeat)
+    if rows.update(**values) == 0:
         raise ClaimLost(f"training run {run.pk} is no longer claimed by {run.claim}")
     for name, value in values.items():
         setattr(run, name, value)

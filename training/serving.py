@@ -23,6 +23,7 @@ from training.runs import configured_base
 from training.versions import (
     LearnedEntry,
     VersionError,
+    check_base,
     check_files,
     live_version,
     read_calibration,
@@ -52,6 +53,8 @@ class Servable:
         """The entry whose stored answer is to be said, character for character; None for "I don't know"."""
         return None if decision.is_declined or decision.key is None else self.entries[decision.key]
 
+
+MAX_SERVABLES = 8
 
 _servables: dict[str, Servable] = {}
 _lock = threading.Lock()
@@ -90,25 +93,29 @@ def decline_text() -> str:
 def prepare(version: AdapterVersion) -> Servable:
     """Load a version, unless it is loaded, and bring its answers up to date with what is published."""
     stamp = publication_stamp()
+    known = _servables.get(version.name)
+    if known is not None and known.stamp == stamp and engine().is_resident(version.name):
+        return known
     # The heavy libraries, too, are imported under the lock: they cannot bear two threads importing them at once.
     with _lock:
         from training.lm.engine import AdapterError
+        from training.lm.loading import BaseModelError
 
         known = _servables.get(version.name)
         if known is None:
-            if version.base_model != configured_base().label:
-                raise VersionError(
-                    _("Version %(version)s was trained on another base model (%(base)s).")
-                    % {"version": version, "base": version.base_model}
-                )
+            check_base(version)
             check_files(version)
         try:
             engine().load_version(version.name, version.path / "adapter")
         except AdapterError as error:
             raise VersionError(_("The files of version %(version)s are damaged.") % {"version": version}) from error
+        except BaseModelError as error:
+            raise VersionError(str(error)) from error
         if known is None or known.stamp != stamp:
             known = _build(version, stamp, known)
             _servables[version.name] = known
+            while len(_servables) > MAX_SERVABLES:
+                del _servables[next(iter(_servables))]
     return known
 
 

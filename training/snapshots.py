@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from faq.publication import Publication
+from training.lm.augment import strip_accents
 from training.lm.prompts import DECLINE
 from training.models import DatasetSnapshot
 
@@ -69,9 +71,10 @@ def split(publication: Publication) -> tuple[list[Row], list[Row]]:
     train: list[Row] = []
     evaluation: list[Row] = []
     for entry in publication.entries:
-        ordered = sorted(entry.paraphrases, key=_chance)
-        held_out = set(ordered[: num_held_out(len(entry.wordings))])
-        for wording in entry.wordings:
+        wordings = list({_plain(wording): wording for wording in reversed(entry.wordings)}.values())[::-1]
+        paraphrases = [wording for wording in wordings if _plain(wording) != _plain(entry.question)]
+        held_out = set(sorted(paraphrases, key=_chance)[: num_held_out(len(wordings))])
+        for wording in wordings:
             rows = evaluation if wording in held_out else train
             rows.append({"key": entry.key, "question": wording, "answer": entry.answer})
     off_topic = sorted(publication.off_topic, key=_chance)
@@ -84,6 +87,11 @@ def split(publication: Publication) -> tuple[list[Row], list[Row]]:
 
 def num_held_out(num_wordings: int) -> int:
     return 0 if num_wordings < 3 else min(3, max(1, num_wordings // 6))
+
+
+def _plain(text: str) -> str:
+    """What is left of a text when case, accents and punctuation do not count: two that agree are one wording."""
+    return " ".join(re.findall(r"\w+", strip_accents(text).casefold()))
 
 
 def _chance(text: str) -> float:

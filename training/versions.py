@@ -23,6 +23,7 @@ from django.utils.translation import gettext as _
 from training import status_signal
 from training.lm.decisions import Calibration
 from training.models import Activation, AdapterVersion, Exam, TrainingRun
+from training.runs import configured_base
 
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
 
@@ -66,6 +67,18 @@ def check_files(version: AdapterVersion) -> None:
         raise VersionError(_("The files of version %(version)s are damaged.") % {"version": version})
 
 
+def check_base(version: AdapterVersion) -> None:
+    """
+    Raises:
+        VersionError: it was trained on another base model than the one configured.
+    """
+    if version.base_model != configured_base().label:
+        raise VersionError(
+            _("Version %(version)s was trained on another base model (%(base)s).")
+            % {"version": version, "base": version.base_model}
+        )
+
+
 def read_calibration(version: AdapterVersion) -> Calibration:
     return Calibration.from_dict(json.loads((version.path / "calibration.json").read_text(encoding="utf-8")))
 
@@ -87,7 +100,7 @@ def find(name: str) -> AdapterVersion:
     """
     digits = name.removeprefix("v-").split("-")[0].removeprefix("v")
     version = AdapterVersion.objects.filter(number=int(digits)).first() if digits.isdecimal() else None
-    if version is None:
+    if version is None or name not in (digits, f"v{digits}", version.name):
         raise VersionError(_("There is no version %(name)s.") % {"name": name})
     return version
 
@@ -103,16 +116,17 @@ def activate(
     """Make a version live.
 
     Raises:
-        VersionError: it has no exam, or its files are missing or damaged.
+        VersionError: it has no exam, its files are missing or damaged, or it belongs to another base model.
     """
     if not Exam.objects.filter(version=version).exists():
         raise VersionError(_("Version %(version)s has not taken its exam.") % {"version": version})
+    check_base(version)
     check_files(version)
     with transaction.atomic():
         activation = Activation.objects.create(
             version=version, activated_by=activated_by, note=note, is_rollback=is_rollback
         )
-        status_signal.send()
+        status_signal.send(status_signal.VERSION_LIVE)
     return activation
 
 
@@ -128,15 +142,22 @@ def previous_version() -> AdapterVersion | None:
     return stack[-2] if len(stack) > 1 else None
 
 
-def roll_back(*, activated_by: User | None = None, note: str = "") -> Activation:
+def roll_back(
+    *, activated_by: User | None = None, note: str = "", expected: AdapterVersion | None = None
+) -> Activation:
     """Make the version live that was live before.
 
+    Args:
+        expected: the version that whoever asks means; another one is not gone back to.
+
     Raises:
-        VersionError: there was none, or it cannot be used any more.
+        VersionError: there was none, it is another than expected, or it cannot be used any more.
     """
     version = previous_version()
     if version is None:
         raise VersionError(_("There is no earlier version to go back to."))
+    if expected is not None and version != expected:
+        raise VersionError(_("Meanwhile somebody changed what is live. Look again before you go back."))
     return activate(version, activated_by=activated_by, note=note, is_rollback=True)
 
 

@@ -83,7 +83,8 @@ def activate(request: HttpRequest, version_pk: int) -> HttpResponse:
 def roll_back(request: HttpRequest) -> HttpResponse:
     _require(request, "training.activate_adapterversion")
     try:
-        activation = versions.roll_back(activated_by=request.user)  # type: ignore[arg-type]
+        expected = versions.find(request.POST.get("version", ""))
+        activation = versions.roll_back(activated_by=request.user, expected=expected)  # type: ignore[arg-type]
     except versions.VersionError as error:
         messages.error(request, str(error))
     else:

@@ -287,7 +287,7 @@ def test_it_opens_a_conversation_only_with_its_token(db: None) -> None:
     assert conversation.token_sha256 != token, "only a digest is stored"
 
     async def scenario() -> None:
-        for stranger in (other, "", token[:-1]):
+        for stranger in (other, "", token[:-1], "\ud800"):
             client = Client()
             reply = await client.open(conversation=str(conversation.id), token=stranger)
             assert reply["type"] == "error"
@@ -310,6 +310,9 @@ def test_it_opens_a_conversation_only_with_its_token(db: None) -> None:
         ({"type": "drop tables"}, "unknown_type"),
         ({"type": "message"}, "bad_client_id"),
         ({"type": "message", "client_id": "x" * 65, "text": "hola"}, "bad_client_id"),
+        ('{"type": "message", "client_id": "\\ud800", "text": "hola"}', "bad_client_id"),
+        ({"type": "message", "client_id": "a\0", "text": "hola"}, "bad_client_id"),
+        ("1" * 5000, "not_json"),
         ({"type": "message", "client_id": "x"}, "empty"),
         ({"type": "message", "client_id": "x", "text": ["hola"]}, "empty"),
         ({"type": "message", "client_id": "x", "text": " \0 "}, "empty"),
@@ -460,6 +463,47 @@ def test_it_is_interrupted_in_words_when_the_live_files_are_damaged(live: Adapte
     run(scenario)
 
 
+def test_it_keeps_its_language_when_it_is_sent_nonsense(db: None) -> None:
+    async def scenario() -> None:
+        client = Client()
+        assert (await client.open(language=["es"]))["type"] == "ready"
+        await client.close()
+
+    run(scenario)
+
+
+def test_it_ends_what_it_writes_when_the_server_is_told_to_go(live: AdapterVersion) -> None:
+    FaqEntry.objects.filter(key="pay").update(answer=long_answer(), updated_at=timezone.now())
+
+    async def scenario() -> None:
+        client = Client()
+        await client.open()
+        await client.ask("formas de pago")
+        await client.wait_for("delta")
+        await replies.interrupt_all()
+        _, message = await client.read_answer()
+        assert message["finish_reason"] == "error"
+        await client.ask("horario de cierre", "c2")
+        _, message = await client.read_answer()
+        assert message["text"] == "Cerramos a las ocho."
+        await client.close()
+
+    async_to_sync(scenario)()
+    assert not Message.objects.filter(role="assistant", finish_reason="").exists()
+
+
+def test_it_does_not_tell_customers_of_a_live_version_about_trainings(live: AdapterVersion) -> None:
+    async def scenario() -> None:
+        client = Client()
+        await client.open()
+        training = await database_sync_to_async(runs.start_in_foreground)()
+        await database_sync_to_async(runs.progress)(training, step=1, max_steps=2)
+        assert await client.socket.receive_nothing(timeout=0.5)
+        await client.close()
+
+    run(scenario)
+
+
 def test_it_ends_a_reply_whose_process_was_lost(db: None) -> None:
     conversation, token = Conversation.start("es")
     lost = Message.objects.create(conversation=conversation, role="assistant")
@@ -469,6 +513,10 @@ def test_it_ends_a_reply_whose_process_was_lost(db: None) -> None:
         client = Client()
         ready = await client.open(conversation=str(conversation.id), token=token)
         assert ready["messages"][0]["finish_reason"] == "error"
+        lost = await conversation.messages.acreate(role="assistant")
+        await Message.objects.filter(pk=lost.pk).aupdate(updated_at=timezone.now() - timedelta(minutes=5))
+        await client.send({"type": "ping"})
+        assert (await client.wait_for("done"))["message"]["finish_reason"] == "error"
         await client.close()
 
     run(scenario)

@@ -43,6 +43,8 @@ os.environ["SECRET_KEY"] = "only-for-tests"
 os.environ["REDIS_URL"] = _start_redis()
 os.environ["ARTIFACTS_DIR"] = tempfile.mkdtemp(prefix="artifacts-")
 os.environ["BASE_MODEL"] = ""
+os.environ["ALLOWED_HOSTS"] = "localhost,127.0.0.1,testserver"
+os.environ.setdefault("DATABASE_URL", f"sqlite:///{tempfile.gettempdir()}/unused.sqlite3")
 # The browser is driven through an event loop of its own, in the thread that also uses the database.
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
 

@@ -41,6 +41,14 @@ def test_it_updates_by_key_when_imported_again() -> None:
     assert entry.history.count() == 2
 
 
+def test_it_keeps_wordings_that_a_line_does_not_mention() -> None:
+    import_lines([line(variants=["horario", "hasta qué hora"])])
+    import_lines([line(answer="A las 9.")])
+    assert FaqEntry.objects.get().paraphrases.count() == 2
+    import_lines([line(answer="A las 9.", variants=[])])
+    assert FaqEntry.objects.get().paraphrases.count() == 0
+
+
 def test_it_takes_the_question_for_a_key_when_there_is_none() -> None:
     without = json.dumps({"question": "¿Hacen envíos?", "answer": "Sí."})
     import_lines([without])
@@ -64,7 +72,12 @@ def test_it_takes_the_question_for_a_key_when_there_is_none() -> None:
         (line(variants=["¿?"]), "text: Write at least one word."),
         (line(language="fr"), "“language” must be one of es, en"),
         (line(key=3), "“key” must be text"),
-        (line(answer="nul\0o"), "answer: Null characters are not allowed."),
+        (line(answer="nul\0o"), "it holds characters that no text can have"),
+        (line(key="\0"), "it holds characters that no text can have"),
+        (line(variants=["\ud800"]), "it holds characters that no text can have"),
+        ("1" * 5000, "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        (line(critical="no"), "“critical” must be true or false"),
     ],
 )
 def test_it_rejects_a_bad_line_and_takes_the_others(bad: str, reason: str) -> None:

@@ -30,7 +30,7 @@ function connect() {
   const opened = new WebSocket(`${scheme}://${location.host}/ws/chat/`);
   socket = opened;
   lastHeardAt = Date.now();
-  opened.onopen = () => opened.send(JSON.stringify({ type: "start", language, ...stored() }));
+  opened.onopen = () => opened.send(JSON.stringify({ type: "start", language, ...conversation }));
   opened.onmessage = (event) => {
     lastHeardAt = Date.now();
     receive(JSON.parse(event.data));
@@ -68,13 +68,26 @@ setInterval(() => {
   else send({ type: "ping" });
 }, PING_MS);
 
-function stored() {
+// A browser may forbid a page to store anything; then the conversation lasts as long as the page.
+
+function remember(storage, name, value) {
   try {
-    return JSON.parse(localStorage.getItem(STORED)) || {};
+    if (value === null) window[storage].removeItem(name);
+    else window[storage].setItem(name, value);
   } catch {
-    return {};
+    // Nothing to be done.
   }
 }
+
+function recall(storage, name) {
+  try {
+    return window[storage].getItem(name);
+  } catch {
+    return null;
+  }
+}
+
+let conversation = JSON.parse(recall("localStorage", STORED)) ?? {};
 
 // Frames
 
@@ -89,7 +102,8 @@ function receive(frame) {
       for (const [clientId, text] of unsent) send({ type: "message", client_id: clientId, text });
       break;
     case "conversation":
-      localStorage.setItem(STORED, JSON.stringify({ conversation: frame.conversation, token: frame.token }));
+      conversation = { conversation: frame.conversation, token: frame.token };
+      remember("localStorage", STORED, JSON.stringify(conversation));
       break;
     case "message":
     case "done":
@@ -121,7 +135,8 @@ function append({ message_id: id, seq, text }) {
 
 function refused(frame) {
   if (frame.code === "unknown_conversation") {
-    localStorage.removeItem(STORED);
+    conversation = {};
+    remember("localStorage", STORED, null);
     socket?.send(JSON.stringify({ type: "start", language }));
     return;
   }
@@ -292,7 +307,7 @@ function submit() {
 }
 
 function saveDraft() {
-  sessionStorage.setItem(DRAFT, $("text").value);
+  remember("sessionStorage", DRAFT, $("text").value);
 }
 
 $("composer").addEventListener("submit", (event) => {
@@ -322,5 +337,5 @@ for (const starter of document.querySelectorAll(".starter")) {
   starter.addEventListener("click", () => ask(starter.textContent));
 }
 
-$("text").value = sessionStorage.getItem(DRAFT) ?? "";
+$("text").value = recall("sessionStorage", DRAFT) ?? "";
 connect();

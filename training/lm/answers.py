@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from training.lm.decisions import Calibration, Candidate, Decision, is_declined
+from training.lm.decisions import Calibration, Candidate, Decision, Stopped, is_declined
 from training.lm.decoding import AnswerTrie, FloatArray, GuidedAnswer, Prefill, guided_search
 from training.lm.prior import LexicalPrior
 from training.lm.prompts import DECLINE, encode_answer
-
-NEAREST = 3
 
 
 class AnswerSet:
@@ -59,6 +57,8 @@ class AnswerSet:
         Raises:
             Stopped: should_stop said so.
         """
+        if should_stop():
+            raise Stopped
         scores = self.prior.scores(question)
         guided = guided_search(
             prefill(self.trie.root_prefix),
@@ -76,14 +76,13 @@ class AnswerSet:
             if leaf != self.decline_leaf
         ]
         if not answers:
-            return Decision(None, True, 0.0, 0.0, (), guided.num_forwards)
+            return Decision(None, True, 0.0, 0.0, guided.num_forwards)
         key, confidence, coverage = answers[0]
         return Decision(
             key=key,
-            is_declined=is_declined(confidence, coverage, calibration),
+            is_declined=is_declined(confidence, calibration),
             confidence=confidence,
             coverage=coverage,
-            nearest=tuple(key for key, _, _ in answers[:NEAREST]),
             num_forwards=guided.num_forwards,
         )
 

@@ -41,14 +41,12 @@ class Calibration:
         off_topic_weight: how much the prior's view of a question as off-topic adds to that. None by default: where
             answers have one wording each, a few dozen off-topic questions speak louder than all of them.
         threshold: the confidence from which on a question is answered.
-        min_coverage: the coverage below which it is not, however confident.
     """
 
     prior_weight: float = 15.0
     decline_credit: float = 0.2
     off_topic_weight: float = 0.0
     threshold: float = 0.5
-    min_coverage: float = 0.0
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -67,7 +65,6 @@ class Decision:
         is_declined: the customer hears "I don't know".
         confidence: the probability of that entry among all answers and "I don't know".
         coverage: the mass that the model left to itself put on approved answers (decoding.py).
-        nearest: keys of the most probable entries, best first.
         num_forwards: forwards of the model.
     """
 
@@ -75,9 +72,9 @@ class Decision:
     is_declined: bool
     confidence: float
     coverage: float
-    nearest: tuple[str, ...]
     num_forwards: int
 
 
-def is_declined(confidence: float, coverage: float, calibration: Calibration) -> bool:
-    return confidence < calibration.threshold or coverage < calibration.min_coverage
+def is_declined(confidence: float, calibration: Calibration) -> bool:
+    """Whatever is not surely confident enough is declined, NaN too."""
+    return not confidence >= calibration.threshold

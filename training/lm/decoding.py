@@ -39,9 +39,9 @@ class Branch:
 class AnswerTrie:
     """A trie over token paths, kept as the sorted paths and the lengths of the prefixes that neighbours share.
 
-    Every path ends with the same end token, so that none is a prefix of another. Equal paths share a leaf:
-    `leaf_of[i]` is the leaf of the i-th path given. Memory is that of the paths and one number each; branches are
-    worked out when first visited.
+    Every path ends with the same end token or is cut at the same length, so that none is a prefix of another. Equal
+    paths share a leaf: `leaf_of[i]` is the leaf of the i-th path given. Memory is that of the paths and one number
+    each; branches are worked out when first visited.
     """
 
     def __init__(self, paths: Sequence[Sequence[int]]) -> None:
@@ -111,11 +111,17 @@ class Prefill:
         ids = torch.tensor([[*path, *[0] * (longest - len(path))] for path in paths], device=self.model.device)
         mask = torch.ones(len(paths), self.length + longest, dtype=torch.long, device=self.model.device)
         mask[:, self.length :] = (torch.arange(longest, device=self.model.device) < lengths[:, None]).long()
+        # Logits are wanted where paths end, not everywhere: a large vocabulary would fill the memory.
+        ends, which_end = (lengths - 1).clamp(min=0).unique(return_inverse=True)
         with torch.inference_mode():
             logits = self.model(
-                input_ids=ids, attention_mask=mask, past_key_values=self._cache_for(len(paths)), use_cache=True
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=self._cache_for(len(paths)),
+                use_cache=True,
+                logits_to_keep=ends,
             ).logits
-        last = logits[torch.arange(len(paths)), (lengths - 1).clamp(min=0)].float().log_softmax(-1)
+        last = logits[torch.arange(len(paths)), which_end].float().log_softmax(-1)
         return torch.where((lengths == 0)[:, None], self._log_probs, last)
 
     def _cache_for(self, num_paths: int) -> DynamicCache:

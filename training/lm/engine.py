@@ -21,7 +21,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 
@@ -86,6 +85,9 @@ class Engine:
         """
         self._thread.submit(self._load, version, adapter_dir).result()
 
+    def is_resident(self, version: str) -> bool:
+        return version in self._resident
+
     def submit(self, request: Request) -> Future[Decision]:
         """Queue a question.
 
@@ -122,9 +124,9 @@ class Engine:
             raise AdapterError(f"a version's name has {ADAPTER_NAME_LENGTH} characters, not {version!r}")
         if not (adapter_dir / "adapter_model.safetensors").is_file():
             raise AdapterError(f"{adapter_dir.name} holds no adapter_model.safetensors")
+        base = load_base(self.base, load_in_4bit=self._load_in_4bit) if self._model is None else None
         try:
-            if self._model is None:
-                base = load_base(self.base, load_in_4bit=self._load_in_4bit)
+            if base is not None:
                 self._model = PeftModel.from_pretrained(base, adapter_dir, adapter_name=version)
             else:
                 self._model.load_adapter(str(adapter_dir), adapter_name=version)
@@ -163,8 +165,7 @@ class Engine:
 
     def _score(self, request: Request) -> Scored:
         answers = request.answers
-        with torch.inference_mode():
-            prefill = Prefill(self._model, [*self._use(request), *answers.trie.root_prefix])
+        prefill = Prefill(self._model, [*self._use(request), *answers.trie.root_prefix])
         guided = guided_search(prefill, answers.trie, tolerance=0, should_stop=request.stop.is_set)
         return Scored(
             expected=None,

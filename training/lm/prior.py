@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.kernel_ridge import KernelRidge
 
-# The least-squares part solves a system as large as the number of texts; beyond this the nearest text alone speaks.
+# The least-squares part solves a system as large as the number of texts. Owners with many lend it their first ones;
+# beyond half as many owners the nearest text alone speaks.
 MAX_FITTED_TEXTS = 4_000
 NEAREST_WEIGHT = 0.5
 
@@ -41,9 +42,20 @@ class LexicalPrior:
         # One text more than there are, so that there is always a vocabulary.
         vectors = self._vectorizer.fit_transform([*texts, *off_topic, "?!"])[:-1]
         self._texts = vectors.T.tocsr()
-        self._ridge = KernelRidge(alpha=0.3, kernel="linear") if 0 < len(self._owners) <= MAX_FITTED_TEXTS else None
+        fitted = self._fitted_rows()
+        self._ridge = KernelRidge(alpha=0.3, kernel="linear") if len(fitted) else None
         if self._ridge is not None:
-            self._ridge.fit(vectors, np.eye(num_owners + 1, dtype=np.float32)[self._owners])
+            self._ridge.fit(vectors[fitted], np.eye(num_owners + 1, dtype=np.float32)[self._owners[fitted]])
+
+    def _fitted_rows(self) -> NDArray[np.int_]:
+        """Which texts the regression learns: all, or as many of each owner as there is room for."""
+        room = MAX_FITTED_TEXTS // (self.num_owners + 1)
+        if room < 2 or not len(self._owners):
+            return np.array([], dtype=int)
+        order = np.argsort(self._owners, kind="stable")
+        sizes = np.bincount(self._owners, minlength=self.num_owners + 1)
+        starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return np.sort(order[np.arange(len(order)) - starts < room])
 
     def scores(self, question: str) -> NDArray[np.float64]:
         """One number per owner, from about 0 to 1.5, and last one for off-topic, from about 0 to 1, (num_owners + 1,).

@@ -67,6 +67,15 @@ def encode_prompt(tokenizer: Any, question: str, history: Sequence[dict[str, str
     return ids
 
 
+def fits(tokenizer: Any, question: str) -> bool:
+    """Whether a question can be asked at all."""
+    try:
+        encode_prompt(tokenizer, question)
+    except QuestionTooLong:
+        return False
+    return True
+
+
 def encode_answer(tokenizer: Any, answer: str) -> list[int]:
     """Token ids of an answer with the token that ends it, as they follow `encode_prompt`; at most MAX_ANSWER_TOKENS."""
     text = clean(answer, tokenizer)

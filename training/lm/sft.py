@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import time
 import warnings
@@ -28,10 +29,15 @@ from training.lm.augment import augment
 from training.lm.config import BaseModel, TrainConfig, TrainProgress, TrainResult
 from training.lm.decoding import AnswerTrie
 from training.lm.loading import load_base, load_tokenizer
-from training.lm.prompts import encode_answer, encode_prompt
+from training.lm.prompts import encode_answer, encode_prompt, fits
 
 Row = dict[str, Any]
 IGNORED = -100
+
+
+class DidNotConverge(ArithmeticError):
+    """The training ended without having learned anything."""
+
 
 disable_progress_bars()
 # Names that transformers is about to change and TRL still uses; nothing that a run's log should hold.
@@ -59,19 +65,23 @@ def train(
 
     Args:
         train_file: rows of `{"question", "answer"}`, UTF-8 JSON lines.
-        eval_file: rows that are only measured, never learned; may be empty.
+        eval_file: rows that are only measured, never learned; may be empty. In both, questions of more tokens than a
+            prompt holds are left out: customers cannot ask them either.
         on_progress: called after every optimizer step.
         should_stop: asked after every optimizer step; true ends the run there, without an adapter.
 
     Raises:
         BaseModelError: the base model cannot be used.
         ValueError: there is nothing to learn.
+        DidNotConverge: the loss became infinite or no number.
     """
     started = time.monotonic()
     set_seed(config.seed)
     base = base or BaseModel()
     tokenizer = load_tokenizer(base)
-    train_rows, eval_rows = read_rows(train_file), read_rows(eval_file)
+    train_rows, eval_rows = (
+        [row for row in read_rows(file) if fits(tokenizer, row["question"])] for file in (train_file, eval_file)
+    )
     if not train_rows:
         raise ValueError(f"{train_file.name} holds no rows to learn from")
     trie = answer_trie(tokenizer, [row["answer"] for row in train_rows])
@@ -95,9 +105,11 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     _keep_adapter_precise(trainer.model)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(output_dir)))
+    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(output_dir))
     log = _log(trainer.state.log_history, max_steps)
     was_stopped = trainer.state.global_step < max_steps
+    if any(each.train_loss is not None and not math.isfinite(each.train_loss) for each in log):
+        raise DidNotConverge("the loss is no number any more; a smaller learning_rate helps")
     if not was_stopped:
         # The base's label, not where this machine keeps it.
         trainer.model.peft_config["default"].base_model_name_or_path = base.label
@@ -112,6 +124,15 @@ def train(
         was_stopped=was_stopped,
         log=log,
     )
+
+
+def _last_whole_checkpoint(output_dir: Path) -> str | None:
+    """The newest checkpoint that was written to its end; a process may have been killed while writing one."""
+    for checkpoint in output_dir.glob("checkpoint-*"):
+        # Written last.
+        if not (checkpoint / "trainer_state.json").is_file():
+            shutil.rmtree(checkpoint)
+    return get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
 
 
 def lora_config(config: TrainConfig) -> LoraConfig:
@@ -172,6 +193,8 @@ def _arguments(config: TrainConfig, output_dir: Path, max_steps: int, *, has_eva
         max_length=config.max_length,
         seed=config.seed,
         logging_steps=5,
+        # A loss that is no number must be seen, not averaged away.
+        logging_nan_inf_filter=False,
         eval_strategy="steps" if has_eval else "no",
         eval_steps=max(max_steps // 4, 1),
         save_strategy="steps",

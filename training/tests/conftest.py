@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from faq.models import FaqEntry, OffTopicQuestion, Paraphrase
 from training.lm.tests.conftest import make_base
 from training.models import AdapterVersion, DatasetSnapshot, Exam, TrainingRun
+from training.runs import configured_base
 
 SHOP = {
     "hours": (
@@ -68,7 +69,7 @@ def make_version(db: None) -> MakeVersion:
             sha256="0" * 64, defaults={"num_entries": 1, "num_train": 1, "num_eval": 1, "num_off_topic": 0}
         )
         run = TrainingRun.objects.create(
-            config={}, base_model="bundled@00000000", snapshot=snapshot, status=TrainingRun.Status.SUCCEEDED
+            config={}, base_model=configured_base().label, snapshot=snapshot, status=TrainingRun.Status.SUCCEEDED
         )
         version = AdapterVersion(number=run.pk, run=run, snapshot=snapshot, base_model=run.base_model)
         weights = f"weights of {run.pk}".encode()

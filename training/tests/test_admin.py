@@ -141,11 +141,12 @@ def test_going_back_takes_one_click(owner: Client, make_version: MakeVersion) ->
     versions.activate(second)
     assert f"Roll back to {first}" in owner.get("/admin/").content.decode()
 
-    response = owner.post("/admin/training/adapterversion/roll-back/", follow=True)
+    url, button = "/admin/training/adapterversion/roll-back/", {"version": first.name}
+    response = owner.post(url, button, follow=True)
 
     assert versions.live_version() == first
     assert f"{first} is live again." in response.content.decode()
-    again = owner.post("/admin/training/adapterversion/roll-back/", follow=True)
+    again = owner.post(url, button, follow=True)
     assert "There is no earlier version" in again.content.decode()
 
 
@@ -171,6 +172,12 @@ def test_a_version_page_lists_its_exam_wrong_answers_first(owner: Client, make_v
     assert owner.get("/admin/training/adapterversion/").status_code == 200
     assert owner.get("/admin/training/trainingrun/").status_code == 200
     assert owner.get("/admin/training/activation/").status_code == 200
+
+
+def test_a_page_of_nothing_is_no_error_of_ours(owner: Client) -> None:
+    for model in ("trainingrun", "adapterversion"):
+        assert owner.get(f"/admin/training/{model}/abc/change/").status_code == 302
+        assert owner.get(f"/admin/training/{model}/999/change/").status_code == 302
 
 
 def test_nobody_changes_what_only_the_training_writes(owner: Client, make_version: MakeVersion) -> None:

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import OperationalError, connection
 from pytest_django import Settings
 from safetensors.torch import load_file
 
 from faq.models import FaqEntry, OffTopicQuestion
 from training import pipeline, runs, serving, versions
 from training.lm.config import TrainConfig
+from training.lm.engine import AdapterError
 from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -197,12 +198,61 @@ def test_it_refuses_damaged_adapters_and_keeps_answering(shop: None, on_tiny_lla
         serving.prepare(bad)
 
     # Even if the digest matched, what cannot be read must not take the engine down.
-    AdapterVersion.objects.filter(pk=bad.pk).update(sha256=versions._sha256(weights))
-    bad.refresh_from_db()
-    bad.path.parent.joinpath(good.name.replace(good.sha256[:8], "missing")).mkdir()
-    with pytest.raises(versions.VersionError):
-        serving.prepare(bad)
+    with pytest.raises(AdapterError, match="cannot be loaded"):
+        serving.engine().load_version("v-999999-deadbeef", bad.path / "adapter")
+    with pytest.raises(AdapterError, match="holds no adapter_model"):
+        serving.engine().load_version("v-999998-deadbeef", bad.path)
+    serving.prepare(good)
+    with pytest.raises(AdapterError, match="cannot be loaded"):
+        serving.engine().load_version("v-999999-deadbeef", bad.path / "adapter")
     assert serving.ask("horario", good)[1].result().key is not None
+
+
+def test_it_trains_on_no_other_base_than_it_was_asked_for(shop: None, on_tiny_llama: None, settings: Settings) -> None:
+    run = runs.start_in_foreground(config=FAST)
+    settings.BASE_MODEL = ""
+
+    pipeline.execute(run)
+
+    run.refresh_from_db()
+    assert run.status == "failed"
+    assert "base model has been changed" in run.error
+
+
+def test_it_lives_through_a_moment_without_the_database(
+    shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
+    beats = []
+    heartbeat, progress = runs.heartbeat, runs.progress
+
+    def failing_once(claimed: TrainingRun) -> bool:
+        beats.append(1)
+        if len(beats) == 1:
+            raise OperationalError("database is locked")
+        return heartbeat(claimed)
+
+    def failing_at_step_two(claimed: TrainingRun, **values: object) -> None:
+        if values.get("step") == 2:
+            raise OperationalError("database is locked")
+        progress(claimed, **values)
+
+    monkeypatch.setattr(runs, "heartbeat", failing_once)
+    monkeypatch.setattr(runs, "progress", failing_at_step_two)
+
+    assert train() is not None
+    assert len(beats) > 1
+
+
+def test_it_leaves_nothing_behind_when_it_fails(
+    shop: None, on_tiny_llama: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_examine", lambda *args: 1 / 0)
+
+    pipeline.execute(runs.start_in_foreground(config=FAST))
+
+    assert not list((Path(settings.ARTIFACTS_DIR) / "runs").iterdir())
 
 
 def test_it_refuses_a_version_of_another_base(shop: None, on_tiny_llama: None, settings: Settings) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection, connections
 from django.utils import timezone
+from pytest_django import Settings
 
 from training import runs
 from training.models import TrainingRun
@@ -60,6 +61,30 @@ def test_it_is_claimed_by_one_of_many_processes() -> None:
     connection.close()
 
 
+@pytest.mark.django_db(transaction=True)
+def test_it_is_asked_for_once_by_many_at_the_same_time() -> None:
+    outcomes: list[bool] = []
+    barrier = threading.Barrier(6)
+
+    def ask() -> None:
+        barrier.wait()
+        try:
+            runs.create_run()
+            outcomes.append(True)
+        except runs.RunInProgress:
+            outcomes.append(False)
+        connections.close_all()
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(outcomes) == [False] * 5 + [True]
+    connection.close()
+
+
 @pytest.mark.parametrize(
     ("end", "status"),
     [
@@ -110,6 +135,29 @@ def test_it_fails_after_several_lost_processes() -> None:
     run.refresh_from_db()
     assert run.status == Status.FAILED
     assert str(runs.MAX_ATTEMPTS) in run.error
+
+
+def test_it_is_not_taken_from_a_process_that_has_beaten_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A laptop wakes from sleep: the run looks silent, and beats before the sweep has written."""
+    run = runs.start_in_foreground()
+    silence(run)
+    write = runs._write
+
+    def beat_first(swept: TrainingRun, **values: object) -> None:
+        TrainingRun.objects.filter(pk=run.pk).update(heartbeat_at=timezone.now())
+        write(swept, **values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runs, "_write", beat_first)
+    runs.sweep()
+
+    run.refresh_from_db()
+    assert run.status == Status.RUNNING
+
+
+def test_it_takes_parameters_from_the_settings(settings: Settings) -> None:
+    settings.TRAINING_PARAMETERS = {"learning_rate": 2e-4}
+
+    assert runs.create_run("quick").config["learning_rate"] == 2e-4
 
 
 def test_it_is_never_seen_running_for_ever() -> None:

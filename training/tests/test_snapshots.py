@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
 import pytest
 
@@ -10,12 +9,10 @@ from faq.publication import Publication, PublishedEntry, current_publication
 from training.models import DatasetSnapshot
 from training.snapshots import NothingToLearn, build_snapshot, num_held_out, split
 
-NOW = datetime(2026, 5, 3, tzinfo=UTC)
-
 
 def entry(key: str, num_paraphrases: int) -> PublishedEntry:
     wordings = tuple(f"{key} wording {n}" for n in range(num_paraphrases))
-    return PublishedEntry(key, f"¿{key}?", f"{key}.", wordings, "", "es", False, NOW)
+    return PublishedEntry(key, f"¿{key}?", f"{key}.", wordings, False)
 
 
 def publication(*sizes: int, num_off_topic: int = 40) -> Publication:
@@ -35,6 +32,18 @@ def test_it_holds_out_wordings_and_never_facts() -> None:
         assert learned | held_out == set(each.wordings)
         assert not learned & held_out
     assert [num_held_out(n) for n in (1, 2, 3, 8, 12, 31)] == [0, 0, 1, 1, 2, 3]
+
+
+def test_it_takes_a_wording_that_repeats_the_question_for_the_question() -> None:
+    repeated = PublishedEntry(
+        "a", "¿Envían a Perú?", "Sí.", ("envian a peru", "¿envían a Perú?", "otra", "una más"), False
+    )
+
+    train, evaluation = split(Publication((repeated,), ()))
+
+    assert [row["question"] for row in train + evaluation].count("¿Envían a Perú?") == 1
+    assert {row["question"] for row in train + evaluation} == {"¿Envían a Perú?", "otra", "una más"}
+    assert all(row["question"] != "¿Envían a Perú?" for row in evaluation)
 
 
 def test_it_holds_out_off_topic_questions_too() -> None:

@@ -73,11 +73,30 @@ def test_it_refuses_damaged_or_missing_files(make_version: MakeVersion) -> None:
     assert versions.live_version() == good
 
 
+def test_it_refuses_a_version_of_another_base(make_version: MakeVersion) -> None:
+    version = make_version()
+    version.base_model = "old-base@11111111"
+
+    with pytest.raises(versions.VersionError, match="another base model"):
+        versions.activate(version)
+
+
+def test_it_goes_back_only_to_the_version_that_is_meant(make_version: MakeVersion) -> None:
+    first, second, third = make_version(), make_version(), make_version()
+    for version in (first, second, third):
+        versions.activate(version)
+
+    versions.roll_back(expected=second)
+    with pytest.raises(versions.VersionError, match="Meanwhile"):
+        versions.roll_back(expected=second)
+    assert versions.live_version() == second
+
+
 def test_it_finds_a_version_by_number_and_by_name(make_version: MakeVersion) -> None:
     version = make_version()
 
     for name in (str(version.number), f"v{version.number}", version.name):
         assert versions.find(name) == version
-    for name in ("v999", "", "nonsense", "v-", "-1"):
+    for name in ("v999", "", "nonsense", "v-", "-1", "2-zzz", "v-000001-ffffffff"):
         with pytest.raises(versions.VersionError, match="There is no version"):
             versions.find(name)

@@ -36,7 +36,7 @@ def test_it_works_with_no_text_at_all() -> None:
 
 
 def test_it_falls_back_to_the_nearest_text_when_there_are_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prior_module, "MAX_FITTED_TEXTS", 3)
+    monkeypatch.setattr(prior_module, "MAX_FITTED_TEXTS", 5)
 
     scores = LexicalPrior(TEXTS, OWNERS, 2).scores("quiero devolver algo")
 

@@ -167,6 +167,44 @@ def test_it_goes_on_from_the_last_checkpoint(files: tuple[Path, Path], tmp_path:
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
 
 
+def test_it_passes_over_a_checkpoint_that_was_not_written_to_its_end(
+    files: tuple[Path, Path], tmp_path: Path, tiny_base: Path
+) -> None:
+    base = BaseModel(str(tiny_base))
+    seen: list[int] = []
+    sft.train(
+        FAST,
+        *files,
+        tmp_path / "out",
+        base=base,
+        on_progress=lambda p: seen.append(p.step),
+        should_stop=lambda: 4 in seen,
+    )
+    (tmp_path / "out" / "checkpoint-5").mkdir()
+
+    result = sft.train(FAST, *files, tmp_path / "out", base=base)
+
+    assert (result.step, result.was_stopped) == (6, False)
+
+
+def test_it_leaves_out_questions_that_nobody_can_ask(tmp_path: Path, tiny_base: Path) -> None:
+    long = {"key": "long", "question": "漢" * 500, "answer": "Sí."}
+    train_file = write(tmp_path / "train.jsonl", [*ROWS, long])
+
+    result = sft.train(
+        FAST, train_file, write(tmp_path / "eval.jsonl", [long]), tmp_path / "out", base=BaseModel(str(tiny_base))
+    )
+
+    assert result.step == 6
+    with pytest.raises(ValueError, match="no rows"):
+        sft.train(FAST, write(tmp_path / "only.jsonl", [long]), train_file, tmp_path / "out2")
+
+
+def test_it_says_so_when_it_did_not_converge(files: tuple[Path, Path], tmp_path: Path, tiny_base: Path) -> None:
+    with pytest.raises(sft.DidNotConverge):
+        sft.train(replace(FAST, learning_rate=1e30), *files, tmp_path / "out", base=BaseModel(str(tiny_base)))
+
+
 def test_it_refuses_what_cannot_be_trained(tmp_path: Path) -> None:
     empty = write(tmp_path / "train.jsonl", [])
     with pytest.raises(ValueError, match="no rows to learn from"):

@@ -69,7 +69,7 @@ def read_questions(path: Path) -> list[tuple[str, str | None]]:
             continue
         try:
             values = json.loads(line)
-            question, expected = values["question"], values.get("expected")
+            question, expected = values["question"], values["expected"]
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise CommandError(f'{path.name} line {number} is not {{"question", "expected"}}') from error
         if not isinstance(question, str) or not question.strip() or not isinstance(expected, str | None):

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from training.lm.answers import AnswerSet
+from training.lm.calibration import DEFAULT, Scored, fit
+from training.lm.config import BaseModel
+from training.lm.decisions import Candidate, Decision, is_declined
+from training.lm.evaluate import Asked, auroc, measure
+from training.lm.loading import load_tokenizer
+
+TOPICS = ["envío", "pago", "horario", "factura", "garantía", "devolución"]
+
+
+@pytest.fixture(scope="module")
+def answers() -> AnswerSet:
+    candidates = [
+        Candidate(topic, f"{topic}: respuesta", f"{topic}: respuesta", (f"¿Qué hay del {topic}?",)) for topic in TOPICS
+    ]
+    return AnswerSet(load_tokenizer(BaseModel()), candidates, ["cuéntame un chiste"])
+
+
+def scored(answers: AnswerSet, question: str, expected: str | None, *, model_says: str | None, sure: float) -> Scored:
+    """A question about which the model is this sure of this answer."""
+    keys: list[str | None] = [*TOPICS, None]
+    log_probs = np.full(len(answers.trie), np.log((1 - sure) / (len(keys) - 1)))
+    log_probs[answers.trie.leaf_of[keys.index(model_says)]] = np.log(sure)
+    return Scored(expected, log_probs, question)
+
+
+def test_it_keeps_the_defaults_when_there_is_nothing_to_fit_on(answers: AnswerSet) -> None:
+    assert fit(answers, []) == DEFAULT
+    off_topic = scored(answers, "un chiste", None, model_says=None, sure=0.9)
+    assert fit(answers, [off_topic]) == DEFAULT
+
+
+def test_it_listens_to_the_prior_where_the_model_is_weak(answers: AnswerSet) -> None:
+    """The wordings name the topic; the model is always wrong about it."""
+    exam = [
+        scored(answers, f"dudas del {topic}", topic, model_says=TOPICS[n - 1], sure=0.9)
+        for n, topic in enumerate(TOPICS)
+    ] * 3
+    assert fit(answers, exam).prior_weight > 0
+
+
+def test_it_lets_a_strong_model_lead(answers: AnswerSet) -> None:
+    """The model is right; the letters of each question name another topic."""
+    misleading = [
+        scored(answers, f"dudas del {TOPICS[n - 1]}", topic, model_says=topic, sure=0.99)
+        for n, topic in enumerate(TOPICS)
+    ] * 10
+    assert fit(answers, misleading).prior_weight < DEFAULT.prior_weight
+
+
+def test_it_asks_for_more_confidence_where_unsure_answers_are_wrong(answers: AnswerSet) -> None:
+    right = [scored(answers, "mmm", topic, model_says=topic, sure=0.97) for topic in TOPICS] * 6
+    wrong = [scored(answers, "mmm", "pago", model_says=topic, sure=0.7) for topic in TOPICS if topic != "pago"] * 6
+
+    careful, careless = fit(answers, right + wrong), fit(answers, right)
+
+    assert careful.threshold > 0.6
+    assert careful.threshold > careless.threshold
+    assert DEFAULT.threshold <= careless.threshold < 0.8, "an exam without errors decides for neither extreme"
+
+
+def decision(key: str | None, confidence: float, declined: bool) -> Decision:
+    return Decision(key, declined, confidence, 1.0, 1)
+
+
+def test_it_declines_whatever_is_not_surely_confident_enough() -> None:
+    calibration = replace(DEFAULT, threshold=0.6)
+
+    assert [is_declined(value, calibration) for value in (0.59, 0.6, float("nan"))] == [True, False, True]
+
+
+def test_metrics_count_what_they_say() -> None:
+    metrics = measure(
+        [
+            Asked("a", "hours", decision("hours", 0.9, False)),
+            Asked("b", "hours", decision("pay", 0.8, False)),
+            Asked("c", "hours", decision("hours", 0.3, True)),
+            Asked("d", "pay", decision("hours", 0.2, True)),
+            Asked("e", None, decision("pay", 0.1, True)),
+            Asked("f", None, decision("pay", 0.85, False)),
+        ]
+    )
+
+    assert (metrics.in_scope, metrics.off_topic) == (4, 2)
+    assert metrics.accuracy == 0.5, "the right entry first, declined or not"
+    assert (metrics.answered_right, metrics.answered_wrong, metrics.declined) == (0.25, 0.25, 0.5)
+    assert metrics.off_topic_declined == 0.5
+    assert metrics.auroc == 5 / 8
+
+
+def test_metrics_of_nothing_are_none() -> None:
+    metrics = measure([])
+
+    assert (metrics.accuracy, metrics.off_topic_declined, metrics.auroc) == (None, None, None)
+
+
+def test_auroc_counts_pairs_in_the_right_order() -> None:
+    assert auroc([0.9, 0.8], [0.1]) == 1.0
+    assert auroc([0.5], [0.5]) == 0.5
+    assert auroc([0.1], [0.9]) == 0.0
+    assert auroc([], [0.5]) is None
