@@ -9,7 +9,7 @@ SYSTEM_PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 py
 .PHONY: run test messages clean
 
 run: $(VENV)/runs
-	@exec $(BIN)/python -m chatbot_site.local
+	@$(BIN)/python -m chatbot_site.local || [ $$? -eq 130 ] # Ctrl-C is no failure
 
 test: $(VENV)/tests
 	@PATH="$(abspath $(BIN)):$$PATH" ./.ci/checks
