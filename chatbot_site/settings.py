@@ -7,6 +7,7 @@ from pathlib import Path
 
 import environ
 from csp.constants import NONE, SELF, UNSAFE_EVAL, UNSAFE_INLINE
+from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
@@ -37,6 +38,19 @@ BASE_MODEL_REVISION = env.str("BASE_MODEL_REVISION", default="")
 
 # Hyperparameters by TRL's and PEFT's names that replace those of every preset, as JSON: {"learning_rate": 2e-4}.
 TRAINING_PARAMETERS = env.json("TRAINING_PARAMETERS", default={})
+
+# approved: customers read published answers, word for word, or that the assistant does not know. free: its own words.
+ANSWER_POLICY = env.str("ANSWER_POLICY", default="approved")
+if ANSWER_POLICY not in ("approved", "free"):
+    raise ImproperlyConfigured(f"ANSWER_POLICY must be approved or free, not {ANSWER_POLICY}")
+# Limits of free text by transformers' names, as JSON: {"max_new_tokens": 256, "repetition_penalty": 1.1}.
+GENERATION_PARAMETERS = env.json("GENERATION_PARAMETERS", default={})
+
+# How the exam and the chat hold the base's weights: nf4, dequantized or full (training/lm/config.py). Empty: nf4 on a
+# GPU, dequantized on a CPU.
+SERVING_PRECISION = env.str("SERVING_PRECISION", default="")
+if SERVING_PRECISION not in ("", "nf4", "dequantized", "full"):
+    raise ImproperlyConfigured(f"SERVING_PRECISION must be nf4, dequantized or full, not {SERVING_PRECISION}")
 
 # Without REDIS_URL, `make run` starts a server of its own on REDIS_PORT.
 IS_REDIS_GIVEN = bool(env.str("REDIS_URL", default=""))

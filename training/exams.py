@@ -6,10 +6,12 @@ The lexical prior of an exam knows only the wordings that the training knew, as 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import transaction
 
@@ -23,6 +25,10 @@ from training.lm.prompts import fits
 from training.models import AdapterVersion, Exam, ExamAnswer
 
 Row = dict[str, Any]
+T = TypeVar("T")
+
+# Questions of an exam that wait for the engine at once.
+MAX_WAITING = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,7 @@ class ExamResult:
     calibration: Calibration
     asked: tuple[Asked, ...]
     is_held_out: bool
+    is_quantized: bool
 
 
 def learned_entries(train_rows: Sequence[Row]) -> list[Row]:
@@ -61,19 +68,30 @@ def examine(
     is_held_out = any(row["key"] is not None for row in eval_rows)
     questions = list(eval_rows) if is_held_out else [*eval_rows, *_typed_variants(entries)]
     questions = [row for row in questions if fits(engine.tokenizer, row["question"])]
+    requests = [Request(row["question"], version, answers) for row in questions]
     scored: list[Scored] = []
-    for row in questions:
-        request = Request(row["question"], version, answers)
-        scored.append(replace(engine.submit_scoring(request).result(), expected=row["key"]))
+    for row, result in zip(questions, _asked_at_once(engine.submit_scoring, requests), strict=True):
+        scored.append(replace(result, expected=row["key"]))
         on_progress()
     # Typed variants are too near to what was learned to say anything about customers' own words.
     calibration = fit(answers, scored if is_held_out else [])
+    requests = [replace(request, calibration=calibration) for request in requests]
     asked = []
-    for row in questions:
-        request = Request(row["question"], version, answers, calibration)
-        asked.append(Asked(row["question"], row["key"], engine.submit(request).result()))
+    for row, decision in zip(questions, _asked_at_once(engine.submit, requests), strict=True):
+        asked.append(Asked(row["question"], row["key"], decision))
         on_progress()
-    return ExamResult(measure(asked), calibration, tuple(asked), is_held_out)
+    return ExamResult(measure(asked), calibration, tuple(asked), is_held_out, engine.precision.is_quantized)
+
+
+def _asked_at_once(submit: Callable[[Request], Future[T]], requests: Sequence[Request]) -> Iterator[T]:
+    """Put questions as many customers would, so that they share forwards; the results in their order."""
+    waiting: deque[Future[T]] = deque()
+    for request in requests:
+        if len(waiting) == MAX_WAITING:
+            yield waiting.popleft().result()
+        waiting.append(submit(request))
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _typed_variants(entries: Sequence[Row]) -> list[Row]:
@@ -89,6 +107,7 @@ def write_report(result: ExamResult, path: Path) -> None:
         "metrics": result.metrics.to_dict(),
         "calibration": result.calibration.to_dict(),
         "is_held_out": result.is_held_out,
+        "is_quantized": result.is_quantized,
         "answers": [
             {
                 "question": each.question,
@@ -119,6 +138,7 @@ def save(version: AdapterVersion, result: ExamResult) -> Exam:
             auroc=metrics.auroc,
             threshold=result.calibration.threshold,
             is_held_out=result.is_held_out,
+            is_quantized=result.is_quantized,
         )
         ExamAnswer.objects.bulk_create(
             ExamAnswer(

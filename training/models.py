@@ -160,6 +160,8 @@ class Exam(models.Model):
     threshold = models.FloatField(_("confidence needed to answer"))
     # False: no entry had wordings to spare, so typed variants of learned ones were asked.
     is_held_out = models.BooleanField(default=True)
+    # With the base's weights as adapters are trained on them, however they are unpacked; else in full precision.
+    is_quantized = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

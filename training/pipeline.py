@@ -166,7 +166,7 @@ def _examine(snapshot: DatasetSnapshot, work_dir: Path, stop: threading.Event) -
         if stop.is_set():
             raise Cancelled
 
-    engine = Engine(runs.configured_base())
+    engine = Engine(runs.configured_base(), precision=runs.configured_precision(), max_waiting=exams.MAX_WAITING)
     try:
         engine.load_version(EXAM_NAME, work_dir / "adapter")
         return exams.examine(

@@ -22,7 +22,7 @@ from django.utils.translation import gettext as _
 from kombu.exceptions import OperationalError
 
 from training import status_signal
-from training.lm.config import PRESETS, BaseModel, TrainConfig
+from training.lm.config import PRESETS, BaseModel, Precision, TrainConfig
 from training.models import TrainingRun
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,11 @@ def configured_base() -> BaseModel:
     return BaseModel(settings.BASE_MODEL, settings.BASE_MODEL_REVISION or None)
 
 
+def configured_precision() -> Precision | None:
+    """How serving and the exam hold the base's weights; None: as suits the device."""
+    return Precision(settings.SERVING_PRECISION) if settings.SERVING_PRECISION else None
+
+
 def queue_run(
     preset: str = "normal",
     *,
@@ -66,6 +71,12 @@ def queue_run(
         transaction.on_commit(lambda: wake(run.pk))
     status_signal.send(status_signal.RUN_MOVED)
     return run
+
+
+def _configured_parameters() -> dict[str, Any]:
+    # Free text needs whole answers.
+    whole = {"cut_completions": False} if settings.ANSWER_POLICY == "free" else {}
+    return {**whole, **settings.TRAINING_PARAMETERS}
 
 
 def start_in_foreground(
@@ -92,7 +103,7 @@ def create_run(
         RunInProgress: one is waiting or running.
     """
     sweep()
-    config = config or replace(PRESETS[preset], **settings.TRAINING_PARAMETERS)
+    config = config or replace(PRESETS[preset], **_configured_parameters())
     try:
         with transaction.atomic():
             return TrainingRun.objects.create(

@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.db import close_old_connections
 from django.utils.translation import gettext as _
 
 from faq.publication import Publication, PublishedEntry, current_publication, publication_stamp
-from training.lm.decisions import Calibration, Candidate, Decision
+from training.lm.config import GenerationParams
+from training.lm.decisions import Calibration, Candidate, Decision, EngineDied, EngineHealth, Generated
 from training.models import AdapterVersion
-from training.runs import configured_base
+from training.runs import configured_base, configured_precision
 from training.versions import (
     LearnedEntry,
     VersionError,
     check_base,
     check_files,
+    check_is_whole,
+    check_precision,
     live_version,
     read_calibration,
     read_learned,
@@ -32,7 +35,7 @@ from training.versions import (
 
 if TYPE_CHECKING:
     from training.lm.answers import AnswerSet
-    from training.lm.engine import Engine
+    from training.lm.engine import Engine, Request
 
 
 logger = logging.getLogger(__name__)
@@ -57,16 +60,41 @@ class Servable:
 MAX_SERVABLES = 8
 
 _servables: dict[str, Servable] = {}
-_lock = threading.Lock()
+_engine: Engine | None = None
+# Taken again by whoever holds it: to prepare a version needs the engine.
+_lock = threading.RLock()
 _warming = threading.Lock()
 
 
-@cache
 def engine() -> Engine:
-    """The engine of this process, made at the first call."""
-    from training.lm.engine import Engine
+    """The engine of this process: made at the first call, and again after its thread has died."""
+    global _engine
+    with _lock:
+        if _engine is None or not _engine.is_alive:
+            from training.lm.engine import Engine
 
-    return Engine(configured_base())
+            _engine = Engine(configured_base(), precision=configured_precision())
+        return _engine
+
+
+def engine_health() -> EngineHealth | None:
+    """How this process's engine is; None where nobody has needed one yet. Never waits and loads nothing."""
+    return _engine.health() if _engine is not None else None
+
+
+def close() -> None:
+    """End the engine; the next question makes another."""
+    global _engine
+    with _lock:
+        _servables.clear()
+        if _engine is not None:
+            _engine.shutdown()
+        _engine = None
+
+
+def is_free() -> bool:
+    """Whether the model answers in its own words instead of choosing among approved answers."""
+    return bool(settings.ANSWER_POLICY == "free")
 
 
 def ask(
@@ -76,13 +104,55 @@ def ask(
 
     Raises:
         VersionError: the version cannot be used.
+        QuestionTooLong: the question does not fit the prompt.
         EngineBusy: too many questions wait.
     """
-    servable = prepare(version)
-    from training.lm.engine import Request
+    return _submit(question, version, stop, lambda engine, request: engine.submit(request))
 
-    request = Request(question, version.name, servable.answers, servable.calibration, stop or threading.Event())
-    return servable, engine().submit(request)
+
+def write(
+    question: str,
+    version: AdapterVersion,
+    *,
+    stop: threading.Event | None = None,
+    on_delta: Callable[[str], None] = lambda delta: None,
+) -> tuple[Servable, Future[Generated]]:
+    """Queue a question to be answered in the model's own words. Blocks and raises as `ask` does.
+
+    Args:
+        on_delta: told each piece of text as it is written, on another thread.
+    """
+    check_is_whole(version)
+    params = GenerationParams(**settings.GENERATION_PARAMETERS)
+    return _submit(
+        question,
+        version,
+        stop,
+        lambda engine, request: engine.submit_generation(request, params, on_delta=on_delta),
+    )
+
+
+def place_of(future: Future[Any]) -> int:
+    """How many questions are before this one."""
+    return _engine.place_of(future) if _engine is not None else 0
+
+
+def _submit(
+    question: str,
+    version: AdapterVersion,
+    stop: threading.Event | None,
+    submit: Callable[[Engine, Request], Future[Any]],
+) -> tuple[Servable, Future[Any]]:
+    while True:
+        servable = prepare(version)
+        from training.lm.engine import Request
+
+        request = Request(question, version.name, servable.answers, servable.calibration, stop or threading.Event())
+        try:
+            return servable, submit(engine(), request)
+        except EngineDied:
+            # Between two lines: the next round makes another engine.
+            logger.warning("the engine died before it took a question")
 
 
 def decline_text() -> str:
@@ -104,6 +174,7 @@ def prepare(version: AdapterVersion) -> Servable:
         known = _servables.get(version.name)
         if known is None:
             check_base(version)
+            check_precision(version)
             check_files(version)
         try:
             engine().load_version(version.name, version.path / "adapter")
@@ -124,7 +195,12 @@ def _build(version: AdapterVersion, stamp: str, known: Servable | None) -> Serva
 
     learned = known.learned if known else read_learned(version)
     publication = current_publication()
-    answers = AnswerSet(engine().tokenizer, list(candidates(publication, learned)), publication.off_topic)
+    answers = AnswerSet(
+        engine().tokenizer,
+        list(candidates(publication, learned)),
+        publication.off_topic,
+        previous=known.answers if known else None,
+    )
     return Servable(
         version=version,
         stamp=stamp,

@@ -23,7 +23,7 @@ from django.utils.translation import gettext as _
 from training import status_signal
 from training.lm.decisions import Calibration
 from training.models import Activation, AdapterVersion, Exam, TrainingRun
-from training.runs import configured_base
+from training.runs import configured_base, configured_precision
 
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
 
@@ -79,6 +79,31 @@ def check_base(version: AdapterVersion) -> None:
         )
 
 
+def check_precision(version: AdapterVersion) -> None:
+    """
+    Raises:
+        VersionError: it took its exam with other weights than those that are served.
+    """
+    precision = configured_precision()
+    if version.exam.is_quantized != (precision is None or precision.is_quantized):
+        raise VersionError(
+            _("Version %(version)s took its exam with the base model in another precision. Train again.")
+            % {"version": version}
+        )
+
+
+def check_is_whole(version: AdapterVersion) -> None:
+    """
+    Raises:
+        VersionError: it has learned the beginnings of its answers only, which is no ground for free text.
+    """
+    if version.run.config.get("cut_completions", True):
+        raise VersionError(
+            _("Version %(version)s has learned only how its answers begin, so it cannot write freely. Train again.")
+            % {"version": version}
+        )
+
+
 def read_calibration(version: AdapterVersion) -> Calibration:
     return Calibration.from_dict(json.loads((version.path / "calibration.json").read_text(encoding="utf-8")))
 
@@ -116,11 +141,13 @@ def activate(
     """Make a version live.
 
     Raises:
-        VersionError: it has no exam, its files are missing or damaged, or it belongs to another base model.
+        VersionError: it has no exam, its files are missing or damaged, or it belongs to another base model
+            or precision.
     """
     if not Exam.objects.filter(version=version).exists():
         raise VersionError(_("Version %(version)s has not taken its exam.") % {"version": version})
     check_base(version)
+    check_precision(version)
     check_files(version)
     with transaction.atomic():
         activation = Activation.objects.create(

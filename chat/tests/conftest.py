@@ -20,10 +20,8 @@ FAST = TrainConfig(min_steps=4, max_steps=4, num_augmented=0, min_rows_per_answe
 
 @pytest.fixture(autouse=True)
 def _fresh_engine() -> Iterator[None]:
-    serving.engine.cache_clear()
-    serving._servables.clear()
     yield
-    serving.engine.cache_clear()
+    serving.close()
 
 
 @pytest.fixture

@@ -1,37 +1,62 @@
 """What a version may say at a given moment: candidates with their trie and lexical prior, and the choice among them.
 
-Knows a tokenizer and a Prefill. Does not know the database: an answer is named by its entry's key.
+Knows a tokenizer and a tree of tokens. Does not know the database: an answer is named by its entry's key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from training.lm.decisions import Calibration, Candidate, Decision, Stopped, is_declined
-from training.lm.decoding import AnswerTrie, FloatArray, GuidedAnswer, Prefill, guided_search
+from training.lm.decisions import Calibration, Candidate, Decision, is_declined
+from training.lm.decoding import FloatArray, GuidedAnswer, guided_search
+from training.lm.packing import TokenTree
 from training.lm.prior import LexicalPrior
 from training.lm.prompts import DECLINE, encode_answer
+from training.lm.trie import AnswerTrie
 
 
 class AnswerSet:
     """Immutable. Built once per version and publication; shared by every request for them.
 
     Answers with the same path share a leaf; the prior then chooses between their entries.
+
+    Args:
+        previous: the answers of an earlier publication: what has not changed is taken over from there.
     """
 
-    def __init__(self, tokenizer: Any, candidates: Sequence[Candidate], off_topic: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        candidates: Sequence[Candidate],
+        off_topic: Sequence[str] = (),
+        *,
+        previous: AnswerSet | None = None,
+    ) -> None:
         self.candidates = tuple(candidates)
-        paths = [candidate.learned_text for candidate in candidates]
-        self.trie = AnswerTrie([encode_answer(tokenizer, text) for text in [*paths, DECLINE]])
+        known: dict[str, tuple[int, ...]] = previous._paths if previous is not None else {}
+        learned_texts = [*(candidate.learned_text for candidate in candidates), DECLINE]
+        self._paths: dict[str, tuple[int, ...]] = {
+            text: known.get(text) or tuple(encode_answer(tokenizer, text)) for text in learned_texts
+        }
+        self.trie = AnswerTrie([self._paths[text] for text in learned_texts])
         self.decline_leaf = self.trie.leaf_of[-1]
         self._leaves = np.array(self.trie.leaf_of, dtype=int)
         texts = [(text, owner) for owner, each in enumerate(candidates) for text in (*each.wordings, each.answer)]
-        self.prior = LexicalPrior(
-            [text for text, _ in texts], [owner for _, owner in texts], len(candidates), off_topic
+        self.prior: LexicalPrior = LexicalPrior(
+            [text for text, _ in texts],
+            [owner for _, owner in texts],
+            len(candidates),
+            off_topic,
+            previous=previous.prior if previous is not None else None,
         )
+
+    def bonus(self, scores: FloatArray, calibration: Calibration) -> FloatArray:
+        """λ · prior of each leaf, (leaves,), from the lexical scores of a question, (candidates + 1,)."""
+        return calibration.prior_weight * self.prior_of_leaves(scores, calibration)
 
     def prior_of_leaves(self, scores: FloatArray, calibration: Calibration) -> FloatArray:
         """The prior of each leaf, (leaves,), from the lexical scores of candidates and off-topic, (candidates + 1,)."""
@@ -41,48 +66,29 @@ class AnswerSet:
         return per_leaf
 
     def decide(
-        self,
-        prefill: Callable[[Sequence[int]], Prefill],
-        question: str,
-        calibration: Calibration,
-        *,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Decision:
-        """Choose an answer for a question.
+        self, tree: TokenTree, scores: FloatArray, calibration: Calibration
+    ) -> Generator[list[int], torch.Tensor, Decision]:
+        """Choose an answer; a generator as in decoding.py.
 
         Args:
-            prefill: sends the prompt and the given further tokens through the model.
-            should_stop: asked before every forward.
-
-        Raises:
-            Stopped: should_stop said so.
+            tree: the prompt, nothing of it read yet.
+            scores: what the prior says of the question.
         """
-        if should_stop():
-            raise Stopped
-        scores = self.prior.scores(question)
-        guided = guided_search(
-            prefill(self.trie.root_prefix),
-            self.trie,
-            calibration.prior_weight * self.prior_of_leaves(scores, calibration),
-            should_stop=should_stop,
-        )
+        guided = yield from guided_search(tree, self.trie, self.bonus(scores, calibration))
         return self.decision(guided, scores, calibration)
 
     def decision(self, guided: GuidedAnswer, scores: FloatArray, calibration: Calibration) -> Decision:
         """What the search's outcome means under the calibration."""
-        answers = [
-            (self._best_candidate(leaf, scores), probability, coverage)
-            for leaf, probability, coverage in zip(guided.leaves, guided.probabilities, guided.coverages, strict=True)
-            if leaf != self.decline_leaf
-        ]
-        if not answers:
+        places = np.flatnonzero(guided.leaves != self.decline_leaf)
+        if not len(places):
             return Decision(None, True, 0.0, 0.0, guided.num_forwards)
-        key, confidence, coverage = answers[0]
+        best = places[0]
+        confidence = float(guided.probabilities[best])
         return Decision(
-            key=key,
+            key=self._best_candidate(int(guided.leaves[best]), scores),
             is_declined=is_declined(confidence, calibration),
             confidence=confidence,
-            coverage=coverage,
+            coverage=float(guided.coverages[best]),
             num_forwards=guided.num_forwards,
         )
 

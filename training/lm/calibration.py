@@ -6,16 +6,18 @@ FAQ sets, since an exam may hold ten questions; then the threshold by what right
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from training.lm.answers import AnswerSet
 from training.lm.decisions import Calibration
-from training.lm.decoding import FloatArray, GuidedAnswer
+from training.lm.decoding import FloatArray, guided_search
+from training.lm.packing import TokenTree
 
 DEFAULT = Calibration()
 PRIOR_WEIGHTS = (0.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 25.0, 30.0)
@@ -24,6 +26,8 @@ OFF_TOPIC_WEIGHTS = (0.0, 0.5, 1.0)
 # How many exam questions the defaults weigh as much as.
 SHRINKAGE = 10.0
 WRONG_COST = 8.0
+MAX_SCORED_LEAVES = 1_000
+UNLIKELY = -60.0
 THRESHOLDS = tuple(round(0.3 + 0.01 * step, 2) for step in range(66))
 
 
@@ -36,11 +40,18 @@ class Scored:
     question: str
 
 
-def leaf_log_probs(guided: GuidedAnswer, num_leaves: int) -> FloatArray:
-    """(leaves,) from a search with tolerance 0."""
-    log_probs = np.full(num_leaves, -60.0)
-    log_probs[guided.leaves] = np.log(np.maximum(guided.probabilities, 1e-26))
-    return log_probs
+def score(answers: AnswerSet, tree: TokenTree, question: str) -> Generator[list[int], torch.Tensor, Scored]:
+    """What the model says of every leaf; a generator as in decoding.py.
+
+    Of more leaves than are worth reading for one question, those that the model or the prior make likely.
+    """
+    is_whole = len(answers.trie) <= MAX_SCORED_LEAVES
+    bonus = np.zeros(len(answers.trie)) if is_whole else answers.bonus(answers.prior.scores(question), DEFAULT)
+    guided = yield from guided_search(tree, answers.trie, bonus, tolerance=0 if is_whole else 0.001)
+    log_probs = np.full(len(answers.trie), UNLIKELY)
+    found = np.log(np.maximum(guided.probabilities, np.exp(UNLIKELY))) - bonus[guided.leaves]
+    log_probs[guided.leaves] = np.maximum(found, UNLIKELY)
+    return Scored(expected=None, log_probs=log_probs, question=question)
 
 
 def fit(answers: AnswerSet, scored: Sequence[Scored]) -> Calibration:

@@ -1,10 +1,11 @@
-"""What a training run may be told. Names are TRL's, PEFT's and bitsandbytes' own; knows nothing of Django."""
+"""What training, serving and free text may be told. Names are TRL's, PEFT's and transformers'; no Django here."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,40 @@ PRESETS: dict[str, TrainConfig] = {
     "normal": _NORMAL,
     "thorough": replace(_NORMAL, num_train_epochs=24, min_steps=160, cut_completions=False),
 }
+
+
+class Precision(StrEnum):
+    """How the base model's weights are held while serving.
+
+    `nf4` takes least memory and unpacks the weights in every forward. `dequantized` unpacks the same weights once:
+    the same answers, faster. `full` is the base as it was before quantisation, which the adapter was not trained on.
+    """
+
+    NF4 = "nf4"
+    DEQUANTIZED = "dequantized"
+    FULL = "full"
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether these are the weights that adapters are trained on."""
+        return self is not Precision.FULL
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParams:
+    """Limits of free text, under the names that transformers gives them. Greedy: customers get no dice."""
+
+    max_new_tokens: int = 256
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty must be greater than 0, not {self.repetition_penalty}")
+        if self.no_repeat_ngram_size < 0:
+            raise ValueError(f"no_repeat_ngram_size must be at least 0, not {self.no_repeat_ngram_size}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 
 
 class Stopped(Exception):
@@ -11,6 +12,34 @@ class Stopped(Exception):
 
 class EngineBusy(RuntimeError):
     """More questions wait than the engine's queue holds."""
+
+
+class EngineDied(RuntimeError):
+    """The engine's thread ended while this question was with it. Another engine may be asked again."""
+
+
+class FinishReason(StrEnum):
+    """Why a generated text ended: OpenAI's words."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Free text.
+
+    Attributes:
+        is_declined: the model wrote its "I don't know".
+        num_tokens: of the text.
+        num_forwards: forwards of the model.
+    """
+
+    text: str
+    is_declined: bool
+    finish_reason: FinishReason
+    num_tokens: int
+    num_forwards: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +107,22 @@ class Decision:
 def is_declined(confidence: float, calibration: Calibration) -> bool:
     """Whatever is not surely confident enough is declined, NaN too."""
     return not confidence >= calibration.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """How an engine is.
+
+    Attributes:
+        is_alive: its thread runs.
+        is_stuck: its thread has been in one forward for longer than any forward takes.
+        num_waiting: questions not yet let in.
+        num_under_way: questions let in and not yet answered.
+        resident: versions that are loaded, the one unused for longest first.
+    """
+
+    is_alive: bool
+    is_stuck: bool
+    num_waiting: int
+    num_under_way: int
+    resident: tuple[str, ...]

@@ -1,136 +1,35 @@
-"""The answer trie and guided decoding: the model chooses among approved answers and can say nothing else.
+"""Guided decoding: the model chooses among approved answers and can say nothing else.
 
-Knows token ids and a model's forward. Knows neither tokenizers nor entries: a leaf is a number.
+A search is a generator. It yields the numbers of the tokens in its tree after which it wants to know what the model
+expects, and is sent those logits; whoever drives it may put many searches into one forward (engine.py). Knows token
+ids; knows neither tokenizers nor entries: a leaf is a number.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache
 
-from training.lm.decisions import Stopped
+from training.lm.packing import TokenTree, packed_forward
+from training.lm.trie import AnswerTrie, Branch
 
 FloatArray = NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """A place in the trie where paths part.
-
-    Leaves `start` to `stop` lie below it and share their first `depth` tokens; child i begins with `tokens[i]` and
-    holds leaves `bounds[i]` to `bounds[i + 1]`.
-    """
-
-    start: int
-    stop: int
-    depth: int
-    tokens: tuple[int, ...]
-    bounds: tuple[int, ...]
-
-
-class AnswerTrie:
-    """A trie over token paths, kept as the sorted paths and the lengths of the prefixes that neighbours share.
-
-    Every path ends with the same end token or is cut at the same length, so that none is a prefix of another. Equal
-    paths share a leaf: `leaf_of[i]` is the leaf of the i-th path given. Memory is that of the paths and one number
-    each; branches are worked out when first visited.
-    """
-
-    def __init__(self, paths: Sequence[Sequence[int]]) -> None:
-        if not paths:
-            raise ValueError("a trie needs at least one path")
-        given = [tuple(path) for path in paths]
-        self.paths = sorted(set(given))
-        leaves = {path: leaf for leaf, path in enumerate(self.paths)}
-        self.leaf_of = [leaves[path] for path in given]
-        self._shared = np.array([_shared(a, b) for a, b in zip(self.paths, self.paths[1:], strict=False)], dtype=int)
-        self.branch = cache(self._branch)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def root_prefix(self) -> tuple[int, ...]:
-        """What every path begins with: nothing there is for the model to decide."""
-        return self.paths[0] if len(self) == 1 else self.paths[0][: self.branch(0, len(self)).depth]
-
-    def prefix(self, branch: Branch) -> tuple[int, ...]:
-        return self.paths[branch.start][: branch.depth]
-
-    def decided_length(self, leaf: int) -> int:
-        """How many tokens of a path tell it from every other: the last branch on it and the token chosen there."""
-        neighbours = self._shared[max(leaf - 1, 0) : leaf + 1]
-        return 1 + int(neighbours.max()) if len(neighbours) else 1
-
-    def _branch(self, start: int, stop: int) -> Branch:
-        shared = self._shared[start : stop - 1]
-        depth = int(shared.min())
-        cuts = start + 1 + np.flatnonzero(shared == depth)
-        bounds = (start, *(int(cut) for cut in cuts), stop)
-        return Branch(start, stop, depth, tuple(self.paths[i][depth] for i in bounds[:-1]), bounds)
-
-
-def _shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading tokens two paths have in common."""
-    length = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        length += 1
-    return length
-
-
-class Prefill:
-    """A prompt that has gone through the model once: its KV cache and what the model expects next."""
-
-    def __init__(self, model: Any, prompt: Sequence[int]) -> None:
-        self.model = model
-        self.num_forwards = 1
-        ids = torch.tensor([list(prompt)], device=model.device)
-        with torch.inference_mode():
-            output = model(input_ids=ids, use_cache=True, logits_to_keep=1)
-        self.length = ids.shape[1]
-        self._cache = output.past_key_values
-        self._log_probs = output.logits[:, -1].float().log_softmax(-1)  # (1, vocabulary)
-
-    def log_probs_after(self, paths: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Next-token log-probabilities after the prompt and each path, (paths, vocabulary), in one forward."""
-        if not any(paths):
-            return self._log_probs.expand(len(paths), -1)
-        self.num_forwards += 1
-        lengths = torch.tensor([len(path) for path in paths], device=self.model.device)
-        longest = max(len(path) for path in paths)
-        ids = torch.tensor([[*path, *[0] * (longest - len(path))] for path in paths], device=self.model.device)
-        mask = torch.ones(len(paths), self.length + longest, dtype=torch.long, device=self.model.device)
-        mask[:, self.length :] = (torch.arange(longest, device=self.model.device) < lengths[:, None]).long()
-        # Logits are wanted where paths end, not everywhere: a large vocabulary would fill the memory.
-        ends, which_end = (lengths - 1).clamp(min=0).unique(return_inverse=True)
-        with torch.inference_mode():
-            logits = self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                past_key_values=self._cache_for(len(paths)),
-                use_cache=True,
-                logits_to_keep=ends,
-            ).logits
-        last = logits[torch.arange(len(paths)), which_end].float().log_softmax(-1)
-        return torch.where((lengths == 0)[:, None], self._log_probs, last)
-
-    def _cache_for(self, num_paths: int) -> DynamicCache:
-        """The prompt's keys and values seen by `num_paths` rows. Views: a forward appends to copies of them."""
-        copies = DynamicCache()
-        for index, layer in enumerate(self._cache.layers):
-            shape = (num_paths, -1, -1, -1)
-            copies.update(layer.keys.expand(*shape), layer.values.expand(*shape), index)
-        return copies
+# Branches to ask about in one forward, and how many tokens the prior may have read beside them before the model has
+# said anything: on a CPU eight such tokens cost about as much as a forward for one more round.
+WIDTH = 16
+MAX_DRAFTED_TOKENS = 24
+# So few tokens are read at once: the smallest tries are decided in one forward, without any search.
+MAX_TOKENS_READ_WHOLE = 32
+# Where every leaf is wanted: branches in one forward, since each needs a row of logits as long as the vocabulary.
+WIDTH_FOR_ALL = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,20 +38,23 @@ class GuidedAnswer:
 
     Attributes:
         leaves: leaves by falling probability; those that the search never needed to tell apart are left out.
-        probabilities: one per leaf, of all the probability there is; exact to the search's tolerance.
+        probabilities: one per leaf, of all the probability there is; exact to the search's tolerance, never above.
         coverages: one per leaf: the mass that the model, left alone, put on the trie's children along its path.
         num_forwards: forwards of the model, the prompt's own included.
     """
 
-    leaves: list[int]
-    probabilities: list[float]
-    coverages: list[float]
+    leaves: NDArray[np.int_]
+    probabilities: FloatArray
+    coverages: FloatArray
     num_forwards: int
+
+
+Search = Generator[list[int], torch.Tensor, GuidedAnswer]
 
 
 @dataclass(order=True, slots=True)
 class _Open:
-    """A branch that the search has reached and not yet asked the model about; ordered best first."""
+    """A branch that the search has reached and not yet looked below; ordered best first."""
 
     negative_bound: float
     start: int
@@ -162,72 +64,161 @@ class _Open:
 
 
 def guided_search(
-    prefill: Prefill,
-    trie: AnswerTrie,
-    bonus: FloatArray | None = None,
-    *,
-    width: int = 16,
-    tolerance: float = 0.01,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> GuidedAnswer:
+    tree: TokenTree, trie: AnswerTrie, bonus: FloatArray | None = None, *, tolerance: float = 0.01
+) -> Search:
     """The answers that the model finds most probable, each scored log p_model + bonus and normalised over the trie.
 
     Best-first search. A branch's bound, log p_model of its prefix + the best bonus below it, is at least the score of
     every leaf below it, so that the first place is exact as soon as no bound is above it. The search goes on until
-    what the open branches might still hold is less than `tolerance` of all the probability.
+    what the open branches might still hold is less than `tolerance` of all the probability. What the first forward
+    reads beside the prompt is drafted by the bonus; that changes how many forwards follow, never what is found.
 
     Args:
-        prefill: the prompt followed by the trie's root prefix.
+        tree: the prompt, nothing of it read yet.
         bonus: one number per leaf, (leaves,), such as λ · prior; None for the model alone.
-        width: branches asked in one forward.
         tolerance: 0 scores every leaf.
-        should_stop: asked before every forward.
-
-    Raises:
-        Stopped: should_stop said so.
     """
-    bonus = np.zeros(len(trie)) if bonus is None else bonus
-    scores: dict[int, float] = {}
-    log_coverages: dict[int, float] = {}
-    frontier: list[_Open] = []
-    if len(trie) == 1:
-        scores[0], log_coverages[0] = float(bonus[0]), 0.0
-    else:
-        frontier.append(_Open(0.0, 0, 0.0, 0.0, trie.branch(0, len(trie))))
-    skip = len(trie.root_prefix)
-    while frontier and not _is_settled(scores, frontier, tolerance):
-        if should_stop():
-            raise Stopped
-        opened = [heapq.heappop(frontier) for _ in range(min(width, len(frontier)))]
-        log_probs = prefill.log_probs_after([trie.prefix(node.branch)[skip:] for node in opened])
-        for node, row in zip(opened, log_probs, strict=True):
-            children = row[list(node.branch.tokens)].double().cpu().numpy()
-            mass = float(np.logaddexp.reduce(children))
-            for log_prob, start, stop in zip(
-                node.log_prob + children - mass, node.branch.bounds, node.branch.bounds[1:], strict=False
-            ):
-                if stop - start == 1:
-                    scores[start] = float(log_prob + bonus[start])
-                    log_coverages[start] = node.log_coverage + mass
-                else:
-                    bound = float(log_prob + bonus[start:stop].max())
-                    below = trie.branch(start, stop)
-                    heapq.heappush(frontier, _Open(-bound, start, float(log_prob), node.log_coverage + mass, below))
-    total = np.logaddexp.reduce([*scores.values(), *(-node.negative_bound for node in frontier)])
-    ranked = sorted(scores, key=lambda leaf: -scores[leaf])
-    return GuidedAnswer(
-        leaves=ranked,
-        probabilities=[float(np.exp(scores[leaf] - total)) for leaf in ranked],
-        coverages=[float(np.exp(log_coverages[leaf])) for leaf in ranked],
-        num_forwards=prefill.num_forwards,
-    )
+    search = _BestFirst(tree, trie, np.zeros(len(trie)) if bonus is None else bonus, tolerance)
+    asking = search.draft()
+    num_forwards = 0
+    while asking:
+        search.read(asking, (yield [search.ends[branch] for branch in asking]))
+        num_forwards += 1
+        asking = search.advance()
+    return search.result(num_forwards)
 
 
-def _is_settled(scores: dict[int, float], frontier: list[_Open], tolerance: float) -> bool:
-    if not scores or max(scores.values()) < -frontier[0].negative_bound:
-        return False
-    if tolerance == 0:
-        return False
-    unknown = np.logaddexp.reduce([-node.negative_bound for node in frontier])
-    known = np.logaddexp.reduce(list(scores.values()))
-    return bool(unknown - np.logaddexp(unknown, known) < np.log(tolerance))
+class _BestFirst:
+    """The state of one guided search: scored leaves, open branches, and what the model said after which branch."""
+
+    def __init__(self, tree: TokenTree, trie: AnswerTrie, bonus: FloatArray, tolerance: float) -> None:
+        self._tree = tree
+        self._trie = trie
+        self._bonus = bonus
+        self._tolerance = tolerance
+        self._width = WIDTH if tolerance else WIDTH_FOR_ALL
+        self._scores = np.full(len(trie), -np.inf)
+        self._log_coverages = np.zeros(len(trie))
+        self._frontier: list[_Open] = []
+        self._said: dict[Branch, FloatArray] = {}
+        # The number, in the tree of tokens, of the last token before each branch that was asked about.
+        self.ends: dict[Branch, int] = {}
+        self._root_end = tree.prompt_end
+        if len(trie) > 1:
+            self._root_end = tree.extend(tree.prompt_end, trie.root_prefix)
+            self._frontier.append(_Open(-float(bonus.max()), 0, 0.0, 0.0, trie.root))
+        else:
+            self._scores[0] = bonus[0]
+
+    def draft(self) -> list[Branch]:
+        """What to read beside the prompt: all if it is little or all is wanted, else what the bonus favours."""
+        if not self._frontier:
+            return []
+        if self._tolerance == 0 or self._trie.num_decided_tokens <= MAX_TOKENS_READ_WHOLE:
+            return self._place(self._first_branches())
+        branches = {self._trie.root: None}
+        budget = MAX_DRAFTED_TOKENS
+        shares = np.exp(self._bonus - np.logaddexp.reduce(self._bonus))
+        for leaf in np.argsort(-self._bonus)[: WIDTH // 2]:
+            way = self._trie.branches_to(int(leaf), self._trie.root)
+            budget -= way[-1].depth - self._trie.root.depth if way else 0
+            if shares[leaf] < self._tolerance or budget < 0:
+                break
+            branches.update(dict.fromkeys(way))
+        return self._place(list(branches))
+
+    def read(self, branches: Sequence[Branch], logits: torch.Tensor) -> None:
+        """Take in what the model expects after each branch, (branches, vocabulary)."""
+        masses = logits.logsumexp(-1, keepdim=True)
+        widest = max(len(branch.tokens) for branch in branches)
+        tokens = torch.tensor([[*each.tokens, *[0] * (widest - len(each.tokens))] for each in branches])
+        children = (logits.gather(1, tokens.to(logits.device)) - masses).double().cpu().numpy()
+        for branch, row in zip(branches, children, strict=True):
+            self._said[branch] = row[: len(branch.tokens)]
+
+    def advance(self) -> list[Branch]:
+        """Look below every branch of which the model has spoken; the branches to ask about next, none at the end."""
+        unread: list[_Open] = []
+        while self._frontier:
+            node = heapq.heappop(self._frontier)
+            if node.branch in self._said:
+                self._expand(node)
+            else:
+                unread.append(node)
+        self._frontier = unread
+        bounds = -np.array([node.negative_bound for node in unread])
+        if not len(bounds) or self._is_settled(bounds):
+            return []
+        # Best first, and no more than it takes for the rest to be too little to matter.
+        known = np.logaddexp.reduce([*self._scores[np.isfinite(self._scores)], *bounds])
+        rest = np.append(np.logaddexp.accumulate(bounds[::-1])[::-1][1:], -np.inf)
+        matter = int((rest - known >= np.log(max(self._tolerance / 2, 1e-12))).sum()) + 1
+        branches: dict[Branch, None] = {}
+        for node in unread[: min(matter, self._width)]:
+            branches[node.branch] = None
+            best = node.branch.start + int(self._bonus[node.branch.start : node.branch.stop].argmax())
+            branches.update(dict.fromkeys(self._trie.branches_to(best, node.branch)))
+        return self._place(list(branches))
+
+    def result(self, num_forwards: int) -> GuidedAnswer:
+        scored = np.flatnonzero(np.isfinite(self._scores))
+        leaves = scored[np.argsort(-self._scores[scored], kind="stable")]
+        total = np.logaddexp.reduce([*self._scores[leaves], *(-node.negative_bound for node in self._frontier)])
+        return GuidedAnswer(
+            leaves=leaves,
+            probabilities=np.exp(self._scores[leaves] - total),
+            coverages=np.exp(self._log_coverages[leaves]),
+            num_forwards=num_forwards,
+        )
+
+    def _place(self, branches: list[Branch]) -> list[Branch]:
+        """Put the tokens before these branches into the tree."""
+        skip = self._trie.root.depth
+        for branch in branches:
+            self.ends[branch] = self._tree.extend(self._root_end, self._trie.prefix(branch)[skip:])
+        return branches
+
+    def _first_branches(self) -> list[Branch]:
+        """Breadth first, as many as are read at once."""
+        branches = [self._trie.root]
+        for branch in branches:
+            for start, stop in pairwise(branch.bounds):
+                if stop - start > 1 and len(branches) < WIDTH_FOR_ALL:
+                    branches.append(self._trie.branch(start, stop))
+        return branches
+
+    def _expand(self, node: _Open) -> None:
+        children = self._said[node.branch]
+        mass = float(np.logaddexp.reduce(children))
+        log_probs = node.log_prob + children - mass
+        log_coverage = node.log_coverage + mass
+        starts, stops = np.array(node.branch.bounds[:-1]), np.array(node.branch.bounds[1:])
+        is_leaf = stops - starts == 1
+        leaves = starts[is_leaf]
+        self._scores[leaves] = log_probs[is_leaf] + self._bonus[leaves]
+        self._log_coverages[leaves] = log_coverage
+        best_below = np.maximum.reduceat(self._bonus[: node.branch.stop], starts)
+        for place in np.flatnonzero(~is_leaf):
+            start, stop = int(starts[place]), int(stops[place])
+            bound = float(log_probs[place] + best_below[place])
+            below = self._trie.branch(start, stop)
+            heapq.heappush(self._frontier, _Open(-bound, start, float(log_probs[place]), log_coverage, below))
+
+    def _is_settled(self, bounds: FloatArray) -> bool:
+        scores = self._scores[np.isfinite(self._scores)]
+        if self._tolerance == 0 or not len(scores) or scores.max() < bounds.max():
+            return False
+        unknown, known = np.logaddexp.reduce(bounds), np.logaddexp.reduce(scores)
+        return bool(unknown - np.logaddexp(unknown, known) < np.log(self._tolerance))
+
+
+def run(model: Any, tree: TokenTree, steps: Generator[list[int], torch.Tensor, Any]) -> Any:
+    """Drive one search or generation by itself; its result. The engine drives many at once."""
+    try:
+        asked = next(steps)
+        while True:
+            output = packed_forward(model, [tree], [asked])
+            output.keep(0)
+            asked = steps.send(output.rows[0])
+    except StopIteration as done:
+        return done.value

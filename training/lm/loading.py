@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
-from training.lm.config import BaseModel
+from training.lm.config import BaseModel, Precision
 
 logging.disable_progress_bar()
+# Tells at every start that weights are dequantised, which was asked for.
+getLogger("transformers.quantizers.base").setLevel(ERROR)
+getLogger("transformers.integrations.bitsandbytes").setLevel(ERROR)
 # Names that transformers is about to change and its own models still use.
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
@@ -43,7 +47,18 @@ def load_tokenizer(base: BaseModel) -> Any:
     return tokenizer
 
 
-def load_base(base: BaseModel, *, load_in_4bit: bool = True, quant_type: str = "nf4", double_quant: bool = True) -> Any:
+def default_precision() -> Precision:
+    """A GPU unpacks 4-bit weights as it goes, and its memory is dear; a CPU has memory and is slow to unpack."""
+    return Precision.NF4 if torch.cuda.is_available() else Precision.DEQUANTIZED
+
+
+def load_base(
+    base: BaseModel,
+    *,
+    precision: Precision = Precision.NF4,
+    quant_type: str = "nf4",
+    double_quant: bool = True,
+) -> Any:
     """The base model, frozen, in evaluation mode.
 
     Quantisation follows QLoRA (Dettmers et al. 2023, arXiv:2305.14314): 4-bit NormalFloat with the scales quantised
@@ -68,11 +83,15 @@ def load_base(base: BaseModel, *, load_in_4bit: bool = True, quant_type: str = "
             local_files_only=base.is_local,
             use_safetensors=True,
             dtype=dtype,
-            quantization_config=quantization if load_in_4bit else None,
+            quantization_config=quantization if precision.is_quantized else None,
+            # Requests share a forward by a mask of their own (packing.py), which this one takes everywhere.
+            attn_implementation="sdpa",
             device_map={"": device().index or 0} if torch.cuda.is_available() else "cpu",
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise BaseModelError(f"the base model {base.name} cannot be loaded: {error}") from error
+    if precision is Precision.DEQUANTIZED:
+        model = model.dequantize()
     _keep_weights_unpacked(model)
     return model.eval()
 

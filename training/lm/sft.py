@@ -26,10 +26,10 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from training.lm.augment import augment
-from training.lm.config import BaseModel, TrainConfig, TrainProgress, TrainResult
-from training.lm.decoding import AnswerTrie
+from training.lm.config import BaseModel, Precision, TrainConfig, TrainProgress, TrainResult
 from training.lm.loading import load_base, load_tokenizer
 from training.lm.prompts import encode_answer, encode_prompt, fits
+from training.lm.trie import AnswerTrie
 
 Row = dict[str, Any]
 IGNORED = -100
@@ -91,7 +91,7 @@ def train(
 
     model = load_base(
         base,
-        load_in_4bit=config.load_in_4bit,
+        precision=Precision.NF4 if config.load_in_4bit else Precision.FULL,
         quant_type=config.bnb_4bit_quant_type,
         double_quant=config.bnb_4bit_use_double_quant,
     )

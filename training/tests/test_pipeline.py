@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -34,9 +34,9 @@ FAST = TrainConfig(
 
 
 @pytest.fixture(autouse=True)
-def _fresh_engine() -> None:
-    serving.engine.cache_clear()
-    serving._servables.clear()
+def _fresh_engine() -> Iterator[None]:
+    yield
+    serving.close()
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from training.lm.config import BaseModel
-from training.lm.decisions import Stopped
-from training.lm.decoding import AnswerTrie, GuidedAnswer, Prefill, guided_search
+from training.lm.config import BaseModel, Precision
+from training.lm.decoding import MAX_TOKENS_READ_WHOLE, GuidedAnswer, guided_search, run
 from training.lm.loading import load_base
+from training.lm.packing import TokenTree
+from training.lm.trie import AnswerTrie
 
 END = 0
 
@@ -43,11 +44,13 @@ def brute_force(model: Any, prompt: list[int], trie: AnswerTrie) -> tuple[list[f
 
 @pytest.fixture(scope="module")
 def model(tiny_base: Path) -> Any:
-    return load_base(BaseModel(str(tiny_base)), load_in_4bit=False)
+    return load_base(BaseModel(str(tiny_base)), precision=Precision.FULL)
 
 
 def search(model: Any, prompt: list[int], trie: AnswerTrie, **options: Any) -> GuidedAnswer:
-    return guided_search(Prefill(model, [*prompt, *trie.root_prefix]), trie, **options)
+    found = run(model, tree := TokenTree(prompt), guided_search(tree, trie, **options))
+    assert isinstance(found, GuidedAnswer)
+    return found
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -57,7 +60,7 @@ def test_it_scores_every_leaf_as_brute_force_does(model: Any, seed: int) -> None
     prompt = [rng.randrange(1, 300) for _ in range(rng.randint(1, 20))]
     log_probs, coverages = brute_force(model, prompt, trie)
 
-    found = search(model, prompt, trie, tolerance=0, width=3)
+    found = search(model, prompt, trie, tolerance=0)
 
     assert sorted(found.leaves) == list(range(len(trie)))
     for leaf, probability, coverage in zip(found.leaves, found.probabilities, found.coverages, strict=True):
@@ -76,19 +79,17 @@ def test_it_finds_the_best_leaf_without_scoring_all(model: Any, seed: int) -> No
     scores = np.array(log_probs) + bonus
     exact = np.exp(scores - np.logaddexp.reduce(scores))
 
-    found = search(model, prompt, trie, bonus=bonus, width=2, tolerance=0.01)
+    found = search(model, prompt, trie, bonus=bonus, tolerance=0.01)
 
     assert found.leaves[0] == int(scores.argmax())
     assert found.probabilities[0] == pytest.approx(exact.max(), rel=0.011)
 
 
-def test_it_decides_nothing_where_there_is_one_answer(model: Any) -> None:
-    trie = AnswerTrie([[5, 6, 7, END]])
+def test_it_asks_nothing_where_there_is_one_answer(model: Any) -> None:
+    found = search(model, [1, 2, 3], AnswerTrie([[5, 6, 7, END]]))
 
-    found = search(model, [1, 2, 3], trie)
-
-    assert (found.leaves, found.probabilities, found.coverages) == ([0], [1.0], [1.0])
-    assert found.num_forwards == 1
+    assert (list(found.leaves), list(found.probabilities), list(found.coverages)) == ([0], [1.0], [1.0])
+    assert found.num_forwards == 0
 
 
 def test_it_needs_one_forward_when_answers_part_at_their_first_token(model: Any) -> None:
@@ -97,21 +98,38 @@ def test_it_needs_one_forward_when_answers_part_at_their_first_token(model: Any)
     assert search(model, [1, 2, 3], trie).num_forwards == 1
 
 
-def test_it_stops_when_told(model: Any) -> None:
-    trie = AnswerTrie([[1, 2, END], [1, 3, END]])
+def test_a_chain_with_no_branch_costs_no_forward_of_its_own(model: Any) -> None:
+    """Two answers of many tokens that part late: what they share is read with the prompt."""
+    shared = list(range(20, 60))
+    trie = AnswerTrie([[*shared, 5, *shared, END], [*shared, 6, *shared, END]])
 
-    with pytest.raises(Stopped):
-        search(model, [1], trie, should_stop=lambda: True)
+    assert search(model, [1, 2, 3], trie).num_forwards == 1
 
 
-def test_it_does_not_disturb_the_prompt_for_later_paths(model: Any) -> None:
-    """The prompt's cache is shared by all rounds of a search: a forward must not write into it."""
-    prefill = Prefill(model, [1, 2, 3])
-    first = prefill.log_probs_after([[4, 5], [6]])
-    prefill.log_probs_after([[7, 8, 9]])
+def test_the_prior_drafts_what_the_first_forward_reads(model: Any) -> None:
+    """Too many paths to read them all: those that the bonus favours are read beside the prompt."""
+    rng = random.Random(5)
+    trie = AnswerTrie([[*(rng.choice([3, 4]) for _ in range(12)), END] for _ in range(60)])
+    assert trie.num_decided_tokens > MAX_TOKENS_READ_WHOLE
+    bonus = np.zeros(len(trie))
+    bonus[17] = 60.0
 
-    assert torch.allclose(prefill.log_probs_after([[4, 5], [6]]), first, atol=1e-5)
-    assert torch.allclose(prefill.log_probs_after([[6], [], [4, 5]])[0], first[1], atol=1e-4)
+    drafted = search(model, [1, 2, 3], trie, bonus=bonus)
+
+    assert (drafted.leaves[0], drafted.num_forwards) == (17, 1)
+    assert search(model, [1, 2, 3], trie).num_forwards > 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_knows_how_much_there_is_to_read(seed: int) -> None:
+    trie = AnswerTrie(random_paths(random.Random(seed), 25, 40))
+    branches = [trie.root]
+    for branch in branches:
+        spans = zip(branch.bounds, branch.bounds[1:], strict=False)
+        branches += [trie.branch(start, stop) for start, stop in spans if stop - start > 1]
+    prefixes = {trie.prefix(branch)[:length] for branch in branches for length in range(branch.depth + 1)}
+
+    assert trie.num_decided_tokens == len({prefix for prefix in prefixes if len(prefix) > trie.root.depth})
 
 
 def test_it_shares_a_leaf_between_equal_paths() -> None:

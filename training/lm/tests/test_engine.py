@@ -1,17 +1,30 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from training.lm import engine as engine_module
 from training.lm import sft
 from training.lm.answers import AnswerSet
-from training.lm.config import BaseModel, TrainConfig
-from training.lm.decisions import Calibration, Candidate, EngineBusy, Stopped
+from training.lm.calibration import Scored
+from training.lm.config import BaseModel, GenerationParams, Precision, TrainConfig
+from training.lm.decisions import Calibration, Candidate, EngineBusy, EngineDied, Stopped
 from training.lm.engine import AdapterError, Engine, Request
+from training.lm.packing import packed_forward
+from training.lm.prompts import QuestionTooLong
 from training.lm.tests.conftest import make_base
 
 NAMES = [f"v-{number:06d}-abcdef01" for number in range(4)]
@@ -32,6 +45,19 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> tuple[BaseModel, Path]:
     empty.touch()
     sft.train(TrainConfig(min_steps=1, max_steps=1, lora_r=2, lora_alpha=2), path, empty, folder / "out", base=base)
     return base, folder / "out" / "adapter"
+
+
+@pytest.fixture(scope="module")
+def other_adapter(adapter: tuple[BaseModel, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that says something else."""
+    folder = tmp_path_factory.mktemp("other") / "adapter"
+    shutil.copytree(adapter[1], folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    torch.manual_seed(7)
+    save_file(
+        {name: torch.randn_like(weight) for name, weight in weights.items()}, folder / "adapter_model.safetensors"
+    )
+    return folder
 
 
 @pytest.fixture
@@ -66,19 +92,110 @@ def test_it_makes_room_by_what_was_unused_for_longest(engine: Engine, adapter: t
     assert engine.submit(request(engine, version=NAMES[1])).result().key == "hours"
 
 
+@contextmanager
+def held(engine: Engine) -> Iterator[None]:
+    """Keep the engine's thread from doing anything, as a long forward does."""
+    gate, is_held = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        is_held.set()
+        gate.wait()
+
+    with engine._changed:
+        engine._errands.append((wait, Future()))
+        engine._changed.notify()
+    assert is_held.wait(10)
+    try:
+        yield
+    finally:
+        gate.set()
+
+
 def test_it_says_busy_when_its_queue_is_full_and_recovers(engine: Engine, adapter: tuple[BaseModel, Path]) -> None:
     engine.load_version(NAMES[0], adapter[1])
-    gate = threading.Event()
-    blocker = engine._thread.submit(gate.wait)
-    waiting = [engine.submit(request(engine)) for _ in range(3)]
+    with held(engine):
+        waiting = [engine.submit(request(engine)) for _ in range(3)]
 
-    with pytest.raises(EngineBusy):
-        engine.submit(request(engine))
+        with pytest.raises(EngineBusy):
+            engine.submit(request(engine))
+        assert [engine.place_of(future) for future in waiting] == [0, 1, 2]
+        assert engine.health().num_waiting == 3
 
-    gate.set()
-    assert blocker.result()
     assert [future.result().key for future in waiting] == ["hours"] * 3
     assert engine.submit(request(engine)).result().key == "hours"
+    assert engine.health().num_waiting == engine.health().num_under_way == 0
+
+
+def test_questions_that_wait_share_a_forward(engine: Engine, adapter: tuple[BaseModel, Path]) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+    sizes = count_forwards(engine)
+    with held(engine):
+        waiting = [engine.submit(request(engine)) for _ in range(3)]
+
+    assert [future.result().key for future in waiting] == ["hours"] * 3
+    assert sizes == [3]
+
+
+def count_forwards(engine: Engine) -> list[int]:
+    """How many requests each forward from now on holds."""
+    sizes: list[int] = []
+    forward = engine._forward
+
+    def counted(jobs: list[Any]) -> None:
+        sizes.append(len(jobs))
+        forward(jobs)
+
+    engine._forward = counted  # type: ignore[method-assign]
+    return sizes
+
+
+def test_a_forward_holds_only_so_many_tokens(adapter: tuple[BaseModel, Path]) -> None:
+    engine = Engine(adapter[0], max_forward_tokens=1)
+    engine.load_version(NAMES[0], adapter[1])
+    sizes = count_forwards(engine)
+    with held(engine):
+        waiting = [engine.submit(request(engine)) for _ in range(3)]
+
+    assert [future.result().key for future in waiting] == ["hours"] * 3
+    assert sizes == [1, 1, 1]
+    engine.shutdown()
+
+
+def test_versions_do_not_mix(engine: Engine, adapter: tuple[BaseModel, Path], other_adapter: Path) -> None:
+    """Questions for two versions, waiting together, are scored as each version scores them alone."""
+    engine.load_version(NAMES[0], adapter[1])
+    engine.load_version(NAMES[1], other_adapter)
+    questions = ["horario", "¿Cómo pago?", "x"]
+
+    def ask(version: str, question: str) -> Scored:
+        return engine.submit_scoring(request(engine, question, version)).result()
+
+    alone = {(version, question): ask(version, question).log_probs for version in NAMES[:2] for question in questions}
+    assert all(not np.allclose(alone[NAMES[0], each], alone[NAMES[1], each], atol=0.1) for each in questions)
+    engine._max_waiting = 100
+    order = list(alone) * 5
+    random.Random(0).shuffle(order)
+    with held(engine):
+        futures = [engine.submit_scoring(request(engine, question, version)) for version, question in order]
+
+    for key, future in zip(order, futures, strict=True):
+        assert np.allclose(future.result().log_probs, alone[key], atol=1e-3)
+
+
+def test_a_version_that_made_room_comes_back_when_it_is_asked(
+    engine: Engine, adapter: tuple[BaseModel, Path], other_adapter: Path
+) -> None:
+    for name in NAMES[:2]:
+        engine.load_version(name, adapter[1])
+    with held(engine):
+        waiting = engine.submit(request(engine, version=NAMES[0]))
+        loading = threading.Thread(target=engine.load_version, args=(NAMES[2], other_adapter))
+        loading.start()
+
+    assert waiting.result().key == "hours"
+    loading.join()
+    assert engine.submit(request(engine, version=NAMES[0])).result().key == "hours"
+    assert len(engine.health().resident) == 2
 
 
 def test_it_drops_a_question_that_was_stopped_while_it_waited(engine: Engine, adapter: tuple[BaseModel, Path]) -> None:
@@ -94,8 +211,8 @@ def test_it_drops_a_question_that_was_stopped_while_it_waited(engine: Engine, ad
 def test_it_is_not_harmed_by_a_bad_request(engine: Engine, adapter: tuple[BaseModel, Path]) -> None:
     engine.load_version(NAMES[0], adapter[1])
 
-    with pytest.raises(ValueError, match="tokens"):
-        engine.submit(request(engine, question="x y " * 3000)).result()
+    with pytest.raises(QuestionTooLong, match="tokens"):
+        engine.submit(request(engine, question="x y " * 3000))
     assert engine.submit(request(engine, question="")).result() is not None
     assert engine.submit(request(engine)).result().key == "hours"
 
@@ -129,3 +246,208 @@ def test_answers_that_are_equal_share_a_path_and_the_wordings_choose(
     for key, question in (("spain", "envian a españa"), ("peru", "envian a peru")):
         decision = engine.submit(Request(question, NAMES[0], answers, Calibration(prior_weight=30))).result()
         assert decision.key == key
+
+
+def test_a_request_that_breaks_a_forward_harms_only_itself(
+    engine: Engine, adapter: tuple[BaseModel, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+    broken = request(engine)
+    with held(engine):
+        waiting = [engine.submit(request(engine)), engine.submit(broken), engine.submit(request(engine))]
+        engine._waiting[1].tree.tokens[0] = 10**6  # no such token
+
+    assert [waiting[0].result().key, waiting[2].result().key] == ["hours", "hours"]
+    with pytest.raises(IndexError):
+        waiting[1].result()
+    assert engine.submit(request(engine)).result().key == "hours"
+    assert "a forward for 3 questions failed" in caplog.text
+
+
+def test_a_request_that_breaks_while_it_is_read_harms_only_itself(
+    engine: Engine, adapter: tuple[BaseModel, Path]
+) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+
+    def break_off(delta: str) -> None:
+        raise ZeroDivisionError
+
+    with held(engine):
+        broken = engine.submit_generation(request(engine), GenerationParams(max_new_tokens=5), on_delta=break_off)
+        whole = engine.submit(request(engine))
+
+    assert whole.result().key == "hours"
+    with pytest.raises(ZeroDivisionError):
+        broken.result()
+
+
+def test_it_generates_and_streams_whole_text(engine: Engine, adapter: tuple[BaseModel, Path]) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+    deltas: list[str] = []
+
+    generated = engine.submit_generation(
+        request(engine), GenerationParams(max_new_tokens=20), on_delta=deltas.append
+    ).result()
+
+    assert "".join(deltas) == generated.text
+    assert generated.finish_reason == "length"
+    assert generated.num_tokens == 20
+    assert not generated.is_declined
+
+
+def test_a_text_under_way_stops_within_one_forward(engine: Engine, adapter: tuple[BaseModel, Path]) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+    stopped = request(engine)
+    deltas: list[str] = []
+
+    def stop_at_the_third(delta: str) -> None:
+        deltas.append(delta)
+        if len(deltas) == 3:
+            stopped.stop.set()
+
+    future = engine.submit_generation(stopped, GenerationParams(max_new_tokens=400), on_delta=stop_at_the_third)
+
+    with pytest.raises(Stopped):
+        future.result()
+    assert len(deltas) == 3
+
+
+def test_a_short_question_does_not_wait_for_a_long_text(
+    engine: Engine, adapter: tuple[BaseModel, Path], other_adapter: Path
+) -> None:
+    """Also when it is for another version."""
+    engine.load_version(NAMES[0], adapter[1])
+    engine.load_version(NAMES[1], other_adapter)
+    under_way = threading.Event()
+    long = engine.submit_generation(
+        request(engine), GenerationParams(max_new_tokens=400), on_delta=lambda delta: under_way.set()
+    )
+    assert under_way.wait(10)
+
+    for version in NAMES[:2]:
+        engine.submit(request(engine, version=version)).result()
+
+    assert not long.done()
+    assert long.result().num_tokens > 20
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_thread_keeps_nobody_waiting(
+    engine: Engine, adapter: tuple[BaseModel, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+
+    def exit_thread(*args: Any) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(engine_module, "packed_forward", exit_thread)
+    with held(engine):
+        waiting = [engine.submit(request(engine)) for _ in range(3)]
+
+    for future in waiting:
+        with pytest.raises(EngineDied):
+            future.result(10)
+    with pytest.raises(EngineDied):
+        engine.submit(request(engine))
+    with pytest.raises(EngineDied):
+        engine.load_version(NAMES[1], adapter[1])
+    assert not engine.health().is_alive
+
+
+def test_it_says_when_it_is_stuck(
+    engine: Engine, adapter: tuple[BaseModel, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+    assert not engine.health().is_stuck
+    gate = threading.Event()
+
+    def slowly(*args: Any) -> Any:
+        gate.wait()
+        return packed_forward(*args)
+
+    monkeypatch.setattr(engine_module, "packed_forward", slowly)
+    monkeypatch.setattr(engine_module, "STUCK_AFTER_SECONDS", 0.05)
+    future = engine.submit(request(engine))
+    time.sleep(0.2)
+
+    assert engine.health().is_stuck
+    gate.set()
+    assert future.result().key == "hours"
+    assert not engine.health().is_stuck
+
+
+def test_what_waits_is_cancelled_when_it_is_shut_down(engine: Engine, adapter: tuple[BaseModel, Path]) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+    with held(engine):
+        waiting = engine.submit(request(engine))
+        engine._is_closing = True
+
+    engine.shutdown()
+
+    with pytest.raises(CancelledError):
+        waiting.result()
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_it_serves_in_every_precision(adapter: tuple[BaseModel, Path], precision: Precision) -> None:
+    engine = Engine(adapter[0], precision=precision)
+    engine.load_version(NAMES[0], adapter[1])
+
+    assert engine.submit(request(engine)).result().key == "hours"
+    engine.shutdown()
+
+
+def test_unpacking_the_weights_once_changes_no_answer(adapter: tuple[BaseModel, Path]) -> None:
+    log_probs = {}
+    for precision in Precision:
+        engine = Engine(adapter[0], precision=precision)
+        engine.load_version(NAMES[0], adapter[1])
+        log_probs[precision] = engine.submit_scoring(request(engine)).result().log_probs
+        engine.shutdown()
+
+    assert np.allclose(log_probs[Precision.NF4], log_probs[Precision.DEQUANTIZED], atol=1e-4)
+    assert not np.allclose(log_probs[Precision.NF4], log_probs[Precision.FULL], atol=1e-4)
+
+
+def test_it_outlives_anything_that_is_thrown_at_it(
+    engine: Engine, adapter: tuple[BaseModel, Path], other_adapter: Path
+) -> None:
+    """Random lengths, versions, stops and nonsense from several threads; whoever asks properly is answered."""
+    engine._max_waiting = 8
+    versions = dict(zip(NAMES, [adapter[1], other_adapter] * 2, strict=True))
+    for name, path in versions.items():
+        engine.load_version(name, path)
+    answers = AnswerSet(engine.tokenizer, CANDIDATES)
+    outcomes: list[str] = []
+
+    def pester(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(40):
+            text = "".join(
+                chr(rng.choice([rng.randrange(32, 127), rng.randrange(0x2FF)])) for _ in range(rng.randrange(90))
+            )
+            asked = Request(text, rng.choice([*versions, "v-999999-00000000"]), answers)
+            try:
+                if rng.random() < 0.3:
+                    future: Any = engine.submit_generation(asked, GenerationParams(max_new_tokens=rng.randint(1, 30)))
+                else:
+                    future = engine.submit(asked)
+                if rng.random() < 0.2:
+                    asked.stop.set()
+                if rng.random() < 0.2:
+                    future.cancel()
+                future.result(30)
+                outcomes.append("answered")
+            except (EngineBusy, Stopped, CancelledError, AdapterError, QuestionTooLong) as error:
+                outcomes.append(type(error).__name__)
+
+    threads = [threading.Thread(target=pester, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(outcomes) == 6 * 40
+    assert {"answered", "Stopped", "AdapterError"} <= set(outcomes)
+    assert engine.submit(request(engine)).result().key == "hours"
+    assert engine.health().num_waiting == engine.health().num_under_way == 0

@@ -1,0 +1,173 @@
+"""Several requests in one forward: their tokens stand in one row, and a mask lets each see only its own past.
+
+    tree = TokenTree(prompt)
+    end = tree.extend(tree.prompt_end, path)
+    output = packed_forward(model, [tree], [[tree.prompt_end, end]])
+    output.rows[0]      # logits after the prompt and after the path, (2, vocabulary)
+    output.keep(0)      # keys and values of what was read: the next forward does not read it again
+
+No padding, and paths that share a beginning share its tokens: what a forward costs is what it reads. Knows a model's
+forward; does not know what the tokens are for. Works with every model that takes a four-dimensional attention mask,
+which are those whose layers all attend to everything before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import DynamicCache
+
+
+class TokenTree:
+    """What one request puts before the model: a prompt and, behind it, paths that may share beginnings.
+
+    Tokens are numbered in the order in which they were added, the prompt first.
+    """
+
+    def __init__(self, prompt: Sequence[int]) -> None:
+        if not prompt:
+            raise ValueError("a prompt has at least one token")
+        size = len(prompt)
+        self.tokens = list(prompt)
+        self.positions = list(range(size))
+        self.prompt_end = size - 1
+        self.num_read = 0
+        self._parents = list(range(-1, size - 1))
+        self._children: dict[tuple[int, int], int] = {}
+        # Row i: which tokens token i sees, itself included.
+        self._visible = np.zeros((size + 32, size + 32), dtype=bool)
+        self._visible[:size, :size] = np.tri(size, dtype=bool)
+        # One pair of keys and values a layer, (1, heads, num_read, head size).
+        self._cache: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def num_unread(self) -> int:
+        return len(self.tokens) - self.num_read
+
+    def extend(self, at: int, path: Sequence[int]) -> int:
+        """Walk a path of tokens down from token `at`, adding those that are not there yet; the number of its last."""
+        for token in path:
+            known = self._children.get((at, token))
+            at = self._add(at, token) if known is None else known
+        return at
+
+    def truncate(self, size: int) -> None:
+        """Forget every token from number `size` on: a draft that was not accepted."""
+        for number in range(size, len(self.tokens)):
+            self._children.pop((self._parents[number], self.tokens[number]), None)
+        del self.tokens[size:], self.positions[size:], self._parents[size:]
+        if self.num_read > size:
+            self.num_read = size
+            self._cache = [(keys[..., :size, :], values[..., :size, :]) for keys, values in self._cache]
+
+    def visible(self) -> NDArray[np.bool_]:
+        """Which tokens each unread token sees, (unread, tokens)."""
+        return self._visible[self.num_read : len(self), : len(self)]
+
+    @property
+    def num_cache_bytes(self) -> int:
+        return sum(each.element_size() * each.numel() for pair in self._cache for each in pair)
+
+    def _add(self, parent: int, token: int) -> int:
+        number = len(self.tokens)
+        if number == len(self._visible):
+            grown = np.zeros((2 * number, 2 * number), dtype=bool)
+            grown[:number, :number] = self._visible
+            self._visible = grown
+        self._visible[number] = self._visible[parent]
+        self._visible[number, number] = True
+        self.tokens.append(token)
+        self.positions.append(self.positions[parent] + 1)
+        self._parents.append(parent)
+        self._children[parent, token] = number
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class PackedOutput:
+    """What a forward found.
+
+    Attributes:
+        rows: for each tree the logits after the tokens that were asked for, (asked, vocabulary), float32.
+    """
+
+    rows: list[torch.Tensor]
+    _trees: list[TokenTree]
+    _cache: Any
+    _bounds: list[int]
+
+    def keep(self, index: int) -> None:
+        """Keep what was read of a tree for its next forward; trees that are done need not."""
+        tree = self._trees[index]
+        start, stop = self._bounds[index : index + 2]
+        fresh = [(layer.keys[..., start:stop, :], layer.values[..., start:stop, :]) for layer in self._cache.layers]
+        if not tree.num_read:
+            # Copies: a slice would keep alive what was read for everyone else.
+            tree._cache = [(keys.clone(), values.clone()) for keys, values in fresh]
+        else:
+            tree._cache = [
+                (torch.cat((keys, new_keys), dim=-2), torch.cat((values, new_values), dim=-2))
+                for (keys, values), (new_keys, new_values) in zip(tree._cache, fresh, strict=True)
+            ]
+        tree.num_read = len(tree)
+
+
+@torch.inference_mode()
+def packed_forward(model: Any, trees: Sequence[TokenTree], asked: Sequence[Sequence[int]]) -> PackedOutput:
+    """Read what each tree holds unread, all in one forward.
+
+    Args:
+        asked: for each tree the numbers of unread tokens, any order, after which logits are wanted.
+    """
+    read = np.cumsum([0, *(tree.num_read for tree in trees)])
+    unread = np.cumsum([0, *(tree.num_unread for tree in trees)])
+    num_read, num_unread = int(read[-1]), int(unread[-1])
+    mask = np.zeros((num_unread, num_read + num_unread), dtype=bool)
+    for index, tree in enumerate(trees):
+        rows = slice(unread[index], unread[index + 1])
+        visible = tree.visible()
+        mask[rows, read[index] : read[index + 1]] = visible[:, : tree.num_read]
+        mask[rows, num_read + unread[index] : num_read + unread[index + 1]] = visible[:, tree.num_read :]
+    wanted = [
+        int(start) + number - tree.num_read
+        for tree, numbers, start in zip(trees, asked, unread[:-1], strict=True)
+        for number in numbers
+    ]
+    device = model.device
+    cache = _joined([tree for tree in trees if tree.num_read])
+    logits = model(
+        input_ids=torch.tensor([[token for tree in trees for token in tree.tokens[tree.num_read :]]], device=device),
+        position_ids=torch.tensor(
+            [[position for tree in trees for position in tree.positions[tree.num_read :]]], device=device
+        ),
+        attention_mask=torch.from_numpy(mask)[None, None].to(device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=torch.tensor(wanted, device=device),
+    ).logits[0]
+    ends = np.cumsum([0, *(len(numbers) for numbers in asked)])
+    return PackedOutput(
+        rows=[logits[start:stop].float() for start, stop in pairwise(ends)],
+        _trees=list(trees),
+        _cache=cache,
+        _bounds=[num_read + int(start) for start in unread],
+    )
+
+
+def _joined(trees: Sequence[TokenTree]) -> DynamicCache:
+    """One cache with the keys and values of all, one tree behind the other."""
+    cache = DynamicCache()
+    if trees:
+        for layer, pairs in enumerate(zip(*(tree._cache for tree in trees), strict=True)):
+            keys, values = (torch.cat(tensors, dim=-2) for tensors in zip(*pairs, strict=True))
+            cache.update(keys, values, layer)
+    return cache

@@ -1,0 +1,142 @@
+"""Free text is what transformers' own greedy `generate` writes, whatever is drafted."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from training.lm.config import BaseModel, GenerationParams, Precision
+from training.lm.decoding import run
+from training.lm.generation import Draft, GeneratedTokens, WholeCharacters, generate_greedily
+from training.lm.loading import load_base, load_tokenizer
+from training.lm.packing import TokenTree
+from training.lm.trie import AnswerTrie
+
+END = 0
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base: Path) -> Any:
+    model = load_base(BaseModel(str(tiny_base)), precision=Precision.FULL)
+    # A random model repeats one token for ever; a little more noise makes it write something.
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.add_(0.15 * torch.randn_like(weights))
+    return model
+
+
+def by_transformers(model: Any, prompt: list[int], params: GenerationParams) -> list[int]:
+    with torch.inference_mode():
+        output = model.generate(
+            torch.tensor([prompt]),
+            do_sample=False,
+            max_new_tokens=params.max_new_tokens,
+            repetition_penalty=params.repetition_penalty,
+            no_repeat_ngram_size=params.no_repeat_ngram_size,
+            eos_token_id=END,
+            pad_token_id=END,
+        )
+    written = output[0, len(prompt) :].tolist()
+    return written[: written.index(END)] if END in written else written
+
+
+def by_us(model: Any, prompt: list[int], params: GenerationParams, draft: Draft | None = None) -> GeneratedTokens:
+    tree = TokenTree(prompt)
+    generated = run(model, tree, generate_greedily(tree, params, eos_token_id=END, draft=draft))
+    assert isinstance(generated, GeneratedTokens)
+    return generated
+
+
+PARAMETERS = [
+    GenerationParams(max_new_tokens=40),
+    GenerationParams(max_new_tokens=40, repetition_penalty=1.3),
+    GenerationParams(max_new_tokens=40, no_repeat_ngram_size=2),
+    GenerationParams(max_new_tokens=1),
+]
+
+
+@pytest.mark.parametrize("params", PARAMETERS)
+@pytest.mark.parametrize("seed", range(5))
+def test_it_writes_what_generate_writes(model: Any, seed: int, params: GenerationParams) -> None:
+    """With no draft, with one that is right for a while, with one that is wrong, and with the whole text."""
+    rng = random.Random(seed)
+    prompt = [rng.randrange(1, 300) for _ in range(10)]
+    expected = by_transformers(model, prompt, params)
+    wrong = [rng.randrange(1, 300) for _ in range(12)]
+    drafts = [[*expected, END], [*expected[:7], *wrong, END], [*wrong, END]]
+
+    plain = by_us(model, prompt, params)
+    drafted = [by_us(model, prompt, params, Draft(AnswerTrie([each]), np.zeros(1))) for each in drafts]
+
+    assert [list(each.tokens) for each in (plain, *drafted)] == [expected] * 4
+    assert drafted[0].num_forwards == 1
+    assert all(each.num_forwards <= plain.num_forwards for each in drafted)
+    assert len({each.finish_reason for each in (plain, *drafted)}) == 1
+
+
+def test_it_says_why_it_ended(model: Any) -> None:
+    prompt = [5, 6, 7]
+    first = by_transformers(model, prompt, GenerationParams(max_new_tokens=1))[0]
+    tree = TokenTree(prompt)
+
+    cut = by_us(model, prompt, GenerationParams(max_new_tokens=1))
+    ended = run(model, tree, generate_greedily(tree, GenerationParams(), eos_token_id=first))
+
+    assert (cut.finish_reason, cut.tokens) == ("length", (first,))
+    assert (ended.finish_reason, ended.tokens) == ("stop", ())
+
+
+def test_it_drafts_the_answer_with_the_best_bonus_among_those_that_fit() -> None:
+    trie = AnswerTrie([[1, 2, 3, END], [1, 2, 4, END], [9, END]])
+    bonus = np.zeros(3)
+    bonus[trie.leaf_of[1]] = 5.0
+    draft = Draft(trie, bonus)
+
+    assert draft.after([]) == (1, 2, 4, END)
+    assert draft.after([1, 2, 3]) == (END,)
+    assert draft.after([9]) == (END,)
+    assert draft.after([1, 7]) == ()
+
+
+def test_it_tells_what_it_has_written_as_it_goes(model: Any) -> None:
+    told: list[int] = []
+    tree = TokenTree([5, 6, 7])
+
+    steps = generate_greedily(tree, GenerationParams(max_new_tokens=20), eos_token_id=END, on_tokens=told.extend)
+
+    assert list(run(model, tree, steps).tokens) == told
+    assert told
+
+
+def test_a_piece_of_text_is_whole_characters() -> None:
+    """One byte a token: the accents of Spanish, the eñe and an emoji are spread over several."""
+    tokenizer = load_tokenizer(BaseModel())
+    text = "¿Cuánto cuesta el envío a España? 5 € 🙂 ¡ya!"
+    letters = [tokenizer.convert_tokens_to_ids(token) for token in byte_tokens(tokenizer, text)]
+    written = WholeCharacters(tokenizer)
+
+    pieces = [written.push([token]) for token in letters]
+
+    assert "".join(pieces) == text
+    assert "�" not in "".join(pieces)
+    assert len(letters) > len(text)
+    assert max(map(len, pieces)) == 1
+
+
+def byte_tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
+    """The text as tokens of one byte each, under the names that byte-level BPE gives to bytes."""
+    names = [piece for piece, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+    return list("".join(names))
+
+
+@pytest.mark.parametrize("values", [{"max_new_tokens": 0}, {"repetition_penalty": 0.0}, {"no_repeat_ngram_size": -1}])
+def test_it_refuses_limits_that_make_no_sense(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(values))):
+        GenerationParams(**values)
