@@ -2,7 +2,7 @@
 
 in   {"type": "start", "language", "conversation"?, "token"?}   {"type": "message", "client_id", "text"}
      {"type": "stop"}   {"type": "resume"}   {"type": "ping"}
-out  ready   conversation   message   delta   done   status   pong   error
+out  ready   conversation   message   waiting   delta   done   status   pong   error
 
 Channels reads the next frame only when the handler returns, so every handler returns at once; replies run elsewhere
 (replies.py) and arrive through the conversation's group.

@@ -1,9 +1,10 @@
 """A reply, from the stored question to the last delta. It belongs to this process, not to the socket that asked.
 
 1. The assistant's message is stored, empty, before anything else happens.
-2. The engine decides; what it decided and on what basis is stored.
-3. The answer goes out in a few deltas. Each is stored first and signalled afterwards, with its number, so that a
-   client that missed one finds it in the row.
+2. The engine decides; what it decided and on what basis is stored. Where the model answers in its own words
+   (ANSWER_POLICY), it writes instead.
+3. The answer goes out in a few deltas, at once or as it is written. Each is stored first and signalled afterwards,
+   with its number, so that a client that missed one finds it in the row.
 4. The message ends with a finish reason: also when the process is told to go, and when it is lost, as soon as the
    customer's page asks again.
 """
@@ -13,8 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -26,8 +30,9 @@ from redis.exceptions import RedisError
 
 from chat.models import Conversation, Message
 from training import serving
-from training.lm.decisions import EngineBusy, Stopped
-from training.lm.prompts import QuestionTooLong
+from training.lm.decisions import EngineBusy, EngineDied, Stopped
+from training.lm.prompts import DECLINE, QuestionTooLong
+from training.serving import Servable
 from training.versions import VersionError, live_version
 
 logger = logging.getLogger(__name__)
@@ -35,6 +40,8 @@ logger = logging.getLogger(__name__)
 # A few deltas, 45 ms apart, read as writing and stay far below the channel layer's capacity of 100 messages.
 MAX_DELTAS = 12
 DELTA_SECONDS = 0.045
+# Whoever waits longer than a moment is told how many are before them.
+WAIT_SECONDS = 1.0
 # Nobody writes any more on a message that has not changed for so long.
 ABANDONED_AFTER = timedelta(seconds=60)
 
@@ -139,8 +146,10 @@ async def publish(group: str, frame: dict[str, Any]) -> None:
 
 async def _write(reply: Reply) -> None:
     try:
-        text = await _decide(reply)
-        await _stream(reply, text)
+        with translation.override(reply.language):
+            await (_write_freely(reply) if serving.is_free() else _answer(reply))
+    except Stopped:
+        await _finish(reply.message, reply.group, FinishReason.CANCELLED)
     except CannotReply as error:
         await _finish(reply.message, reply.group, FinishReason.ERROR, text=str(error))
     except Exception:
@@ -152,50 +161,106 @@ async def _write(reply: Reply) -> None:
         del _running[reply.message.pk]
 
 
-async def _decide(reply: Reply) -> str:
-    """Have the engine decide, and store on what basis. Returns the words to say."""
-    message = reply.message
-    with translation.override(reply.language):
-        version = await database_sync_to_async(live_version)()
-        if version is None:
-            raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
-        try:
-            # In a thread of its own: loading a version takes seconds, and others want the database meanwhile.
-            ask = database_sync_to_async(serving.ask, thread_sensitive=False)
-            servable, future = await ask(reply.question, version, stop=reply.stop)
-            decision = await asyncio.wrap_future(future)
-        except EngineBusy as error:
-            raise CannotReply(_("Many people are asking right now. Please try again in a moment.")) from error
-        except QuestionTooLong as error:
-            raise CannotReply(_("That message is too long for me. Please ask in fewer words.")) from error
-        except VersionError as error:
-            logger.error("the live version cannot answer: %s", error)
-            raise CannotReply(_("Something went wrong on our side. Please try again.")) from error
-        except Stopped:
-            return ""
-        entry = servable.entry_for(decision)
-        text = entry.answer if entry else serving.decline_text()
-    basis = {
-        "version": version,
-        "entry_key": entry.key if entry else "",
-        "is_declined": decision.is_declined,
-        "confidence": decision.confidence,
-        "coverage": decision.coverage,
-    }
-    await _update(message, **basis)
-    return text
-
-
-async def _stream(reply: Reply, text: str) -> None:
-    message = reply.message
+async def _answer(reply: Reply) -> None:
+    """Have the engine choose an approved answer, store on what basis, and say it."""
+    servable, decision = await _ask(reply, serving.ask)
+    entry = servable.entry_for(decision)
+    await _update(
+        reply.message,
+        version=servable.version,
+        entry_key=entry.key if entry else "",
+        is_declined=decision.is_declined,
+        confidence=decision.confidence,
+        coverage=decision.coverage,
+    )
+    text = entry.answer if entry else serving.decline_text()
     for delta in deltas(text):
-        if await _is_stopped(reply):
-            break
-        await _update(message, text=message.text + delta, seq=message.seq + 1)
-        await publish(reply.group, {"type": "delta", "message_id": message.pk, "seq": message.seq, "text": delta})
+        await _say(reply, delta)
         await asyncio.sleep(DELTA_SECONDS)
-    is_whole = message.text == text and bool(text)
-    await _finish(message, reply.group, FinishReason.STOP if is_whole else FinishReason.CANCELLED)
+    await _finish(reply.message, reply.group, FinishReason.STOP)
+
+
+async def _write_freely(reply: Reply) -> None:
+    """Have the engine write, and say what it writes while it does."""
+    loop = asyncio.get_running_loop()
+    written: list[str] = []
+
+    def hear(delta: str) -> None:
+        loop.call_soon_threadsafe(written.append, delta)
+
+    answering = asyncio.ensure_future(_ask(reply, partial(serving.write, on_delta=hear)))
+    try:
+        while not answering.done():
+            await asyncio.wait([answering], timeout=DELTA_SECONDS)
+            delta = "".join(written)
+            # "I don't know" is said in the customer's language, not in the words that the model learned for it.
+            if delta and not DECLINE.startswith(reply.message.text + delta):
+                written.clear()
+                await _say(reply, delta)
+    finally:
+        answering.cancel()
+    servable, generated = answering.result()
+    await _update(reply.message, version=servable.version, is_declined=generated.is_declined)
+    rest = serving.decline_text() if generated.is_declined else generated.text[len(reply.message.text) :]
+    if rest:
+        await _say(reply, rest)
+    await _finish(reply.message, reply.group, FinishReason.STOP)
+
+
+async def _ask(reply: Reply, ask: Callable[..., tuple[Servable, Future[Any]]]) -> tuple[Servable, Any]:
+    """Put the question to the live version, and wait for what the engine makes of it.
+
+    Raises:
+        Stopped: the customer does not want to know any more.
+        CannotReply: the engine cannot say.
+    """
+    version = await database_sync_to_async(live_version)()
+    if version is None:
+        raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
+    try:
+        while True:
+            # In a thread of its own: loading a version takes seconds, and others want the database meanwhile.
+            submit = database_sync_to_async(ask, thread_sensitive=False)
+            servable, future = await submit(reply.question, version, stop=reply.stop)
+            try:
+                return servable, await _waited_for(reply, future)
+            except EngineDied:
+                # Another engine takes its place. It is asked again only where nothing has been said yet.
+                if reply.message.text:
+                    raise
+    except EngineBusy as error:
+        raise CannotReply(_("Many people are asking right now. Please try again in a moment.")) from error
+    except QuestionTooLong as error:
+        raise CannotReply(_("That message is too long for me. Please ask in fewer words.")) from error
+    except VersionError as error:
+        logger.error("the live version cannot answer: %s", error)
+        raise CannotReply(_("Something went wrong on our side. Please try again.")) from error
+
+
+async def _waited_for(reply: Reply, future: Future[Any]) -> Any:
+    """The engine's result. Meanwhile the customer is told how many are before them."""
+    waiting = asyncio.wrap_future(future)
+    while True:
+        done, _pending = await asyncio.wait([waiting], timeout=WAIT_SECONDS)
+        if done:
+            return waiting.result()
+        place = serving.place_of(future)
+        if place:
+            await publish(reply.group, {"type": "waiting", "message_id": reply.message.pk, "place": place})
+
+
+async def _say(reply: Reply, delta: str) -> None:
+    """
+    Raises:
+        Stopped: the customer does not want to hear it.
+    """
+    message = reply.message
+    if await _is_stopped(reply):
+        # Another process may have been told; the engine of this one need not go on.
+        reply.stop.set()
+        raise Stopped
+    await _update(message, text=message.text + delta, seq=message.seq + 1)
+    await publish(reply.group, {"type": "delta", "message_id": message.pk, "seq": message.seq, "text": delta})
 
 
 async def _is_stopped(reply: Reply) -> bool:

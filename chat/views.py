@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 
 from chat.models import MAX_MESSAGE_CHARS
 from faq.models import FaqEntry
+from training import serving
 
 NUM_STARTERS = 4
 
@@ -23,10 +24,26 @@ def page(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def health(request: HttpRequest) -> HttpResponse:
-    """For load balancers and compose: the process answers and reaches its database."""
+    """For load balancers and compose: the process answers, reaches its database, and its engine gets on.
+
+    An engine that has died is made again at once; the process is well again as soon as it is.
+    """
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
-    return JsonResponse({"status": "ok"})
+    engine = serving.engine_health()
+    if engine is None:
+        return JsonResponse({"status": "ok", "engine": "not loaded"})
+    state = "died" if not engine.is_alive else "stuck" if engine.is_stuck else "ok"
+    if not engine.is_alive:
+        serving.warm_up()
+    is_well = state == "ok"
+    report = {
+        "status": "ok" if is_well else "unavailable",
+        "engine": state,
+        "waiting": engine.num_waiting,
+        "under_way": engine.num_under_way,
+    }
+    return JsonResponse(report, status=200 if is_well else 503)
 
 
 def _texts() -> dict[str, Any]:
@@ -44,5 +61,6 @@ def _texts() -> dict[str, Any]:
         "notYet": _("The assistant is not ready yet. This page comes alive by itself as soon as it is."),
         "live": _("The assistant is ready. Ask away."),
         "sending": _("Sending…"),
+        "waiting": _("People before you: %(place)s"),
         "tooLong": _("Your message has %(num)s characters; at most %(max)s fit. Please shorten it."),
     }

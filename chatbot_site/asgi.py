@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import warnings
 from typing import Any
@@ -17,7 +18,7 @@ from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E40
 
 from chat.replies import interrupt_all  # noqa: E402
 from chat.routing import websocket_urlpatterns  # noqa: E402
-from training.serving import warm_up  # noqa: E402
+from training import serving  # noqa: E402
 
 # WhiteNoise serves files with plain iterators, which Django reads whole before it sends them: fine for small files.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
@@ -27,10 +28,11 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
     while True:
         event = await receive()
         if event["type"] == "lifespan.startup":
-            warm_up()
+            serving.warm_up()
             await send({"type": "lifespan.startup.complete"})
         elif event["type"] == "lifespan.shutdown":
             await interrupt_all()
+            await asyncio.to_thread(serving.close)
             await send({"type": "lifespan.shutdown.complete"})
             return
 

@@ -3,7 +3,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,12 +18,16 @@ from channels.testing import WebsocketCommunicator
 from channels_redis.core import RedisChannelLayer
 from django.conf import settings
 from django.utils import timezone
+from pytest_django import Settings
 
 from chat import consumers, replies
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Message
+from chat.tests.conftest import FAST
 from chatbot_site.asgi import application
 from faq.models import FaqEntry
-from training import runs, versions
+from training import pipeline, runs, serving, versions
+from training.lm import engine as engine_module
+from training.lm.packing import packed_forward
 from training.models import AdapterVersion, TrainingRun
 from training.tests.conftest import SHOP
 
@@ -537,3 +545,151 @@ def test_it_refuses_other_origins(db: None, origin: bytes | None) -> None:
         assert not connected
 
     run(scenario)
+
+
+@contextmanager
+def held_engine() -> Iterator[None]:
+    """The engine is busy with something else for a while."""
+    gate = threading.Event()
+    engine = serving.engine()
+
+    def wait() -> None:
+        gate.wait()
+
+    with engine._changed:
+        engine._errands.append((wait, Future()))
+        engine._changed.notify()
+    try:
+        yield
+    finally:
+        gate.set()
+
+
+def test_who_waits_is_told_how_many_are_before_them(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "WAIT_SECONDS", 0.05)
+    serving.prepare(live)
+
+    async def scenario() -> None:
+        first, second = Client(), Client()
+        await first.open()
+        await second.open()
+        with held_engine():
+            await first.ask("formas de pago")
+            await second.ask("formas de pago")
+            told = [asyncio.create_task(client.wait_for("waiting")) for client in (first, second)]
+            done, others = await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+            assert [task.result()["place"] for task in done] == [1]
+            for task in others:
+                task.cancel()
+        for client in (first, second):
+            _, message = await client.read_answer()
+            assert message["text"] == "Con tarjeta o transferencia."
+            await client.close()
+
+    run(scenario)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_question_survives_the_death_of_the_engine(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that had it has ended; another engine answers, and the customer sees nothing of it."""
+    deaths = iter([SystemExit])
+
+    def dying_once(*args: Any) -> Any:
+        for death in deaths:
+            raise death
+        return packed_forward(*args)
+
+    monkeypatch.setattr(engine_module, "packed_forward", dying_once)
+
+    async def scenario() -> None:
+        client = Client()
+        await client.open()
+        await client.ask("formas de pago")
+        _, message = await client.read_answer()
+        await client.close()
+        assert (message["text"], message["finish_reason"]) == ("Con tarjeta o transferencia.", "stop")
+
+    run(scenario)
+
+
+@pytest.fixture
+def free(live: AdapterVersion, settings: Settings) -> AdapterVersion:
+    """A version that has learned whole answers, and a site where it writes its own words. It has learned little."""
+    settings.ANSWER_POLICY = "free"
+    settings.GENERATION_PARAMETERS = {"max_new_tokens": 60}
+    config = replace(FAST, cut_completions=False)
+    version = pipeline.execute(runs.start_in_foreground(config=config, activates_on_success=True))
+    assert version is not None
+    return version
+
+
+def test_it_writes_freely_where_that_is_wanted(free: AdapterVersion) -> None:
+    async def scenario() -> None:
+        client = Client()
+        await client.open()
+        await client.ask("formas de pago")
+        deltas, message = await client.read_answer()
+        await client.close()
+        assert "".join(delta["text"] for delta in deltas) == message["text"] != ""
+        assert [delta["seq"] for delta in deltas] == list(range(1, len(deltas) + 1))
+        assert message["finish_reason"] == "stop"
+
+    run(scenario)
+    answered = Message.objects.get(role="assistant")
+    assert (answered.version, answered.entry_key) == (free, "")
+
+
+def test_what_it_writes_is_what_the_engine_wrote(free: AdapterVersion) -> None:
+    async def scenario() -> str:
+        client = Client()
+        await client.open()
+        await client.ask("devolver")
+        _, message = await client.read_answer()
+        await client.close()
+        return str(message["text"])
+
+    texts: list[str] = []
+
+    async def kept() -> None:
+        texts.append(await scenario())
+
+    run(kept)
+    _, future = serving.write("devolver", free)
+    assert texts == [future.result().text]
+
+
+def test_free_text_stops_in_the_middle(free: AdapterVersion, settings: Settings) -> None:
+    settings.GENERATION_PARAMETERS = {"max_new_tokens": 400}
+
+    async def scenario() -> None:
+        client = Client()
+        await client.open()
+        await client.ask("formas de pago")
+        await client.wait_for("delta")
+        await client.send({"type": "stop"})
+        _, message = await client.read_answer()
+        await client.close()
+        assert message["finish_reason"] == "cancelled"
+        assert message["text"]
+
+    run(scenario)
+    health = serving.engine_health()
+    assert health is not None
+    assert health.num_under_way == 0
+
+
+def test_a_version_that_knows_only_beginnings_does_not_write(live: AdapterVersion, settings: Settings) -> None:
+    settings.ANSWER_POLICY = "free"
+
+    async def scenario() -> None:
+        client = Client()
+        await client.open()
+        await client.ask("formas de pago")
+        _, message = await client.read_answer()
+        await client.close()
+        assert message["finish_reason"] == "error"
+        assert "went wrong" in message["text"]
+
+    run(scenario)
+    with pytest.raises(versions.VersionError, match="only how its answers begin"):
+        serving.write("formas de pago", live)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
 from chat.models import Conversation, Message
 from faq.models import FaqEntry
+from training import serving
 
 pytestmark = pytest.mark.django_db
 
@@ -46,7 +49,26 @@ def test_the_page_speaks_the_language_that_is_chosen(client: Client) -> None:
 
 
 def test_it_reports_health(client: Client) -> None:
-    assert client.get("/health/").json() == {"status": "ok"}
+    assert client.get("/health/").json() == {"status": "ok", "engine": "not loaded"}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_that_died_is_reported_and_made_again(client: Client) -> None:
+    def exit_thread() -> None:
+        raise SystemExit
+
+    died = serving.engine()
+    assert client.get("/health/").json() == {"status": "ok", "engine": "ok", "waiting": 0, "under_way": 0}
+    with died._changed:
+        died._errands.append((exit_thread, Future()))
+        died._changed.notify()
+    died._thread.join()
+
+    response = client.get("/health/")
+
+    assert (response.status_code, response.json()["engine"]) == (503, "died")
+    assert serving.engine() is not died
+    assert client.get("/health/").status_code == 200
 
 
 def test_staff_read_conversations_and_strangers_do_not(client: Client) -> None:

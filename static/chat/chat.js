@@ -110,6 +110,9 @@ function receive(frame) {
       put(frame.message);
       if (frame.type === "done") announce(frame.message.text);
       break;
+    case "waiting":
+      showPlace(frame);
+      break;
     case "delta":
       append(frame);
       break;
@@ -131,6 +134,12 @@ function append({ message_id: id, seq, text }) {
     return;
   }
   put({ ...message, seq, text: message.text + text });
+}
+
+function showPlace({ message_id: id, place }) {
+  const message = messages.get(id);
+  if (!message || message.text || message.finish_reason) return;
+  $(`message-${id}`).querySelector(".meta").textContent = texts.waiting.replace("%(place)s", place);
 }
 
 function refused(frame) {
