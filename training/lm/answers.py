@@ -9,11 +9,10 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from training.lm.decisions import Calibration, Candidate, Decision, is_declined
 from training.lm.decoding import FloatArray, GuidedAnswer, guided_search
-from training.lm.packing import TokenTree
+from training.lm.packing import Expected, TokenTree
 from training.lm.prior import LexicalPrior
 from training.lm.prompts import DECLINE, encode_answer
 from training.lm.trie import AnswerTrie
@@ -67,7 +66,7 @@ class AnswerSet:
 
     def decide(
         self, tree: TokenTree, scores: FloatArray, calibration: Calibration
-    ) -> Generator[list[int], torch.Tensor, Decision]:
+    ) -> Generator[list[int], Expected, Decision]:
         """Choose an answer; a generator as in decoding.py.
 
         Args:

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from training.lm.answers import AnswerSet
 from training.lm.decisions import Calibration
 from training.lm.decoding import FloatArray, guided_search
-from training.lm.packing import TokenTree
+from training.lm.packing import Expected, TokenTree
 
 DEFAULT = Calibration()
 PRIOR_WEIGHTS = (0.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 25.0, 30.0)
@@ -40,7 +39,7 @@ class Scored:
     question: str
 
 
-def score(answers: AnswerSet, tree: TokenTree, question: str) -> Generator[list[int], torch.Tensor, Scored]:
+def score(answers: AnswerSet, tree: TokenTree, question: str) -> Generator[list[int], Expected, Scored]:
     """What the model says of every leaf; a generator as in decoding.py.
 
     Of more leaves than are worth reading for one question, those that the model or the prior make likely.

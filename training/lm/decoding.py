@@ -1,7 +1,7 @@
 """Guided decoding: the model chooses among approved answers and can say nothing else.
 
 A search is a generator. It yields the numbers of the tokens in its tree after which it wants to know what the model
-expects, and is sent those logits; whoever drives it may put many searches into one forward (engine.py). Knows token
+expects, and is sent that; whoever drives it may put many searches into one forward (engine.py). Knows token
 ids; knows neither tokenizers nor entries: a leaf is a number.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.lm.packing import TokenTree, packed_forward
+from training.lm.packing import Expected, TokenTree, packed_forward
 from training.lm.trie import AnswerTrie, Branch
 
 FloatArray = NDArray[np.float64]
@@ -49,7 +49,7 @@ class GuidedAnswer:
     num_forwards: int
 
 
-Search = Generator[list[int], torch.Tensor, GuidedAnswer]
+Search = Generator[list[int], Expected, GuidedAnswer]
 
 
 @dataclass(order=True, slots=True)
@@ -127,13 +127,12 @@ class _BestFirst:
             branches.update(dict.fromkeys(way))
         return self._place(list(branches))
 
-    def read(self, branches: Sequence[Branch], logits: torch.Tensor) -> None:
-        """Take in what the model expects after each branch, (branches, vocabulary)."""
-        masses = logits.logsumexp(-1, keepdim=True)
+    def read(self, branches: Sequence[Branch], expected: Expected) -> None:
+        """Take in what the model expects after each branch."""
         widest = max(len(branch.tokens) for branch in branches)
         tokens = torch.tensor([[*each.tokens, *[0] * (widest - len(each.tokens))] for each in branches])
-        children = (logits.gather(1, tokens.to(logits.device)) - masses).double().cpu().numpy()
-        for branch, row in zip(branches, children, strict=True):
+        children = expected.logits.gather(1, tokens.to(expected.logits.device)) - expected.masses
+        for branch, row in zip(branches, children.double().cpu().numpy(), strict=True):
             self._said[branch] = row[: len(branch.tokens)]
 
     def advance(self) -> list[Branch]:
@@ -212,13 +211,13 @@ class _BestFirst:
         return bool(unknown - np.logaddexp(unknown, known) < np.log(self._tolerance))
 
 
-def run(model: Any, tree: TokenTree, steps: Generator[list[int], torch.Tensor, Any]) -> Any:
+def run(model: Any, tree: TokenTree, steps: Generator[list[int], Expected, Any]) -> Any:
     """Drive one search or generation by itself; its result. The engine drives many at once."""
     try:
         asked = next(steps)
         while True:
             output = packed_forward(model, [tree], [asked])
+            asked = steps.send(output.expected[0])
             output.keep(0)
-            asked = steps.send(output.rows[0])
     except StopIteration as done:
         return done.value

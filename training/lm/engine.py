@@ -39,7 +39,7 @@ from training.lm.config import BaseModel, GenerationParams, Precision
 from training.lm.decisions import Calibration, Decision, EngineBusy, EngineDied, EngineHealth, Generated, Stopped
 from training.lm.generation import Draft, GeneratedTokens, WholeCharacters, generate_greedily
 from training.lm.loading import default_precision, load_base, load_tokenizer
-from training.lm.packing import TokenTree, packed_forward
+from training.lm.packing import Expected, TokenTree, packed_forward
 from training.lm.prompts import DECLINE, encode_prompt
 
 # The base is named by its label, which PEFT takes for a folder to look up.
@@ -55,7 +55,7 @@ TYPICAL_BRANCH_TOKENS = 16
 # A forward that takes longer than this will not come back.
 STUCK_AFTER_SECONDS = 120.0
 
-Steps = Generator[list[int], torch.Tensor, Any]
+Steps = Generator[list[int], Expected, Any]
 
 
 class AdapterError(RuntimeError):
@@ -82,7 +82,7 @@ class _Job:
     steps: Steps
     turn: int
     future: Future[Any] = field(default_factory=Future)
-    # Tokens of its tree after which it wants logits; None before it has begun.
+    # Tokens of its tree after which it wants to know more; None before it has begun.
     asked: list[int] | None = None
 
     @property
@@ -92,8 +92,8 @@ class _Job:
     def begin(self) -> None:
         self.asked = next(self.steps)
 
-    def advance(self, logits: torch.Tensor) -> None:
-        self.asked = self.steps.send(logits)
+    def advance(self, expected: Expected) -> None:
+        self.asked = self.steps.send(expected)
 
 
 def _is_over(future: Future[Any], step: Callable[[], None]) -> bool:
@@ -368,9 +368,10 @@ class Engine:
             self._forward_began = None
         over = []
         for place, job in enumerate(jobs):
-            output.keep(place)
-            if _is_over(job.future, partial(job.advance, output.rows[place])):
+            if _is_over(job.future, partial(job.advance, output.expected[place])):
                 over.append(job)
+            else:
+                output.keep(place)
         self._leave(over)
 
     def _leave(self, jobs: Sequence[_Job]) -> None:
@@ -379,7 +380,7 @@ class Engine:
 
     def _generate(
         self, tree: TokenTree, params: GenerationParams, draft: Draft, on_delta: Callable[[str], None]
-    ) -> Generator[list[int], torch.Tensor, Generated]:
+    ) -> Generator[list[int], Expected, Generated]:
         written = WholeCharacters(self.tokenizer)
         text = ""
 

@@ -18,7 +18,7 @@ from transformers import LogitsProcessorList, NoRepeatNGramLogitsProcessor, Repe
 from training.lm.config import GenerationParams
 from training.lm.decisions import FinishReason
 from training.lm.decoding import FloatArray
-from training.lm.packing import TokenTree
+from training.lm.packing import Expected, TokenTree
 from training.lm.trie import AnswerTrie
 
 
@@ -53,10 +53,10 @@ def generate_greedily(
     eos_token_id: int,
     draft: Draft | None = None,
     on_tokens: Callable[[Sequence[int]], None] = lambda tokens: None,
-) -> Generator[list[int], torch.Tensor, GeneratedTokens]:
+) -> Generator[list[int], Expected, GeneratedTokens]:
     """Write until the model ends its text or the limit is reached.
 
-    A generator as in decoding.py: it yields the tokens after which it wants logits and is sent them.
+    A generator as in decoding.py: it yields the tokens after which it wants to know what the model expects.
 
     Args:
         tree: the prompt, nothing of it read yet.
@@ -73,9 +73,9 @@ def generate_greedily(
         drafted = draft.after(written)[: room - 1] if draft else ()
         end = len(tree) - 1
         tree.extend(end, drafted)
-        logits = yield list(range(end, len(tree)))
+        expected = yield list(range(end, len(tree)))
         num_forwards += 1
-        fresh = _accepted(logits, [*prompt, *written], drafted, processors, eos_token_id)
+        fresh = _accepted(expected.logits, [*prompt, *written], drafted, processors, eos_token_id)
         # The last one is the model's own and has not been read; before it stand the accepted ones, which have.
         tree.truncate(end + len(fresh))
         tree.extend(len(tree) - 1, fresh[-1:])

@@ -3,7 +3,7 @@
     tree = TokenTree(prompt)
     end = tree.extend(tree.prompt_end, path)
     output = packed_forward(model, [tree], [[tree.prompt_end, end]])
-    output.rows[0]      # logits after the prompt and after the path, (2, vocabulary)
+    output.expected[0]  # what the model expects after the prompt and after the path
     output.keep(0)      # keys and values of what was read: the next forward does not read it again
 
 No padding, and paths that share a beginning share its tokens: what a forward costs is what it reads. Knows a model's
@@ -38,6 +38,8 @@ class TokenTree:
         self.positions = list(range(size))
         self.prompt_end = size - 1
         self.num_read = 0
+        # Of those that the last forward held, how many are still there; `keep` turns them into read ones.
+        self._num_sent = 0
         self._parents = list(range(-1, size - 1))
         self._children: dict[tuple[int, int], int] = {}
         # Row i: which tokens token i sees, itself included.
@@ -65,6 +67,7 @@ class TokenTree:
         for number in range(size, len(self.tokens)):
             self._children.pop((self._parents[number], self.tokens[number]), None)
         del self.tokens[size:], self.positions[size:], self._parents[size:]
+        self._num_sent = min(self._num_sent, size)
         if self.num_read > size:
             self.num_read = size
             self._cache = [(keys[..., :size, :], values[..., :size, :]) for keys, values in self._cache]
@@ -93,23 +96,37 @@ class TokenTree:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """What the model expects after some tokens.
+
+    Attributes:
+        logits: (tokens, vocabulary), float32.
+        masses: their logarithms of the sum of exponentials, (tokens, 1): logits - masses are log-probabilities.
+    """
+
+    logits: torch.Tensor
+    masses: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class PackedOutput:
     """What a forward found.
 
     Attributes:
-        rows: for each tree the logits after the tokens that were asked for, (asked, vocabulary), float32.
+        expected: for each tree what comes after the tokens that were asked for, in their order.
     """
 
-    rows: list[torch.Tensor]
+    expected: list[Expected]
     _trees: list[TokenTree]
     _cache: Any
-    _bounds: list[int]
+    _starts: list[int]
 
     def keep(self, index: int) -> None:
         """Keep what was read of a tree for its next forward; trees that are done need not."""
         tree = self._trees[index]
-        start, stop = self._bounds[index : index + 2]
-        fresh = [(layer.keys[..., start:stop, :], layer.values[..., start:stop, :]) for layer in self._cache.layers]
+        start = self._starts[index]
+        part = slice(start, start + tree._num_sent - tree.num_read)
+        fresh = [(layer.keys[..., part, :], layer.values[..., part, :]) for layer in self._cache.layers]
         if not tree.num_read:
             # Copies: a slice would keep alive what was read for everyone else.
             tree._cache = [(keys.clone(), values.clone()) for keys, values in fresh]
@@ -118,7 +135,7 @@ class PackedOutput:
                 (torch.cat((keys, new_keys), dim=-2), torch.cat((values, new_values), dim=-2))
                 for (keys, values), (new_keys, new_values) in zip(tree._cache, fresh, strict=True)
             ]
-        tree.num_read = len(tree)
+        tree.num_read = tree._num_sent
 
 
 @torch.inference_mode()
@@ -154,12 +171,16 @@ def packed_forward(model: Any, trees: Sequence[TokenTree], asked: Sequence[Seque
         use_cache=True,
         logits_to_keep=torch.tensor(wanted, device=device),
     ).logits[0]
+    logits = logits.float()
+    masses = logits.logsumexp(-1, keepdim=True)
+    for tree in trees:
+        tree._num_sent = len(tree)
     ends = np.cumsum([0, *(len(numbers) for numbers in asked)])
     return PackedOutput(
-        rows=[logits[start:stop].float() for start, stop in pairwise(ends)],
+        expected=[Expected(logits[start:stop], masses[start:stop]) for start, stop in pairwise(ends)],
         _trees=list(trees),
         _cache=cache,
-        _bounds=[num_read + int(start) for start in unread],
+        _starts=[num_read + int(start) for start in unread[:-1]],
     )
 
 

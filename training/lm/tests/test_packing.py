@@ -48,7 +48,7 @@ def test_no_request_sees_another_in_the_same_forward(model: Any, seed: int) -> N
 
     output = packed_forward(model, trees, asked)
 
-    for row, text in zip(torch.cat(output.rows), expected, strict=True):
+    for row, text in zip(torch.cat([each.logits for each in output.expected]), expected, strict=True):
         assert torch.allclose(row, plain_logits(model, text), atol=1e-4)
 
 
@@ -74,7 +74,7 @@ def test_what_was_read_is_not_read_again(model: Any) -> None:
     end = tree.extend(tree.prompt_end, [4, 5])
 
     assert tree.num_unread == 2
-    row = packed_forward(model, [tree], [[end]]).rows[0][0]
+    row = packed_forward(model, [tree], [[end]]).expected[0].logits[0]
     assert torch.allclose(row, plain_logits(model, [1, 2, 3, 4, 5]), atol=1e-4)
 
 
@@ -86,7 +86,7 @@ def test_a_draft_that_was_not_accepted_leaves_no_trace(model: Any) -> None:
     tree.truncate(4)
     end = tree.extend(3, [4, 5])
 
-    row = packed_forward(model, [tree], [[end]]).rows[0][0]
+    row = packed_forward(model, [tree], [[end]]).expected[0].logits[0]
     assert torch.allclose(row, plain_logits(model, [1, 2, 3, 9, 4, 5]), atol=1e-4)
 
 
@@ -96,7 +96,7 @@ def test_a_tree_grows_beyond_the_room_it_began_with(model: Any) -> None:
 
     end = tree.extend(0, text)
 
-    row = packed_forward(model, [tree], [[end]]).rows[0][0]
+    row = packed_forward(model, [tree], [[end]]).expected[0].logits[0]
     assert torch.allclose(row, plain_logits(model, [1, *text]), atol=1e-3)
 
 

@@ -42,3 +42,33 @@ def test_it_falls_back_to_the_nearest_text_when_there_are_very_many(monkeypatch:
 
     assert scores.argmax() == 1
     assert scores[1] == pytest.approx(prior_module.NEAREST_WEIGHT, abs=1e-5)
+
+
+def test_a_text_of_the_faq_is_wholly_like_itself() -> None:
+    """Questions are weighed as the texts are: the cosine of a text with itself is one."""
+    scores = LexicalPrior(TEXTS, OWNERS, 2)
+    scores._dual = None
+
+    for text, owner in zip(TEXTS, OWNERS, strict=True):
+        assert scores.scores(text)[owner] == pytest.approx(prior_module.NEAREST_WEIGHT, abs=1e-5)
+
+
+def test_it_takes_over_what_has_not_changed() -> None:
+    """A later publication gives the same prior whether it starts from an earlier one or from nothing."""
+    earlier = LexicalPrior(["otra cosa", *TEXTS], [2, *OWNERS], 3, OFF_TOPIC)
+    texts, owners = [*TEXTS[:3], "¿Puedo pagar con tarjeta?"], [0, 0, 1, 2]
+
+    anew, taken_over = (LexicalPrior(texts, owners, 3, OFF_TOPIC, previous=previous) for previous in (None, earlier))
+
+    for question in ("cuanto sale el ENVIO", "un chiste de futbol", "tarjeta", "日本語"):
+        assert taken_over.scores(question) == pytest.approx(anew.scores(question), abs=1e-6)
+
+
+def test_it_learns_a_new_text_from_nothing() -> None:
+    earlier = LexicalPrior([], [], 0)
+
+    assert LexicalPrior(TEXTS, OWNERS, 2, previous=earlier).scores("devolver algo").argmax() == 1
+
+
+def test_the_letters_of_no_text_say_nothing() -> None:
+    assert LexicalPrior(TEXTS, OWNERS, 2).scores("") == pytest.approx([0, 0, 0])
