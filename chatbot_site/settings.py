@@ -19,6 +19,9 @@ env = environ.Env()
 # from the other (on two cores a training step went from 0.27 s to 2.2 s beside another). A short spin halves that and
 # costs a training alone a tenth. Read when the libraries are loaded, hence here.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# The lexical prior's algebra is small. Threads that helped with it would go on waiting for more of it, at full speed,
+# while the engine wants the cores: a forward then took four times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 environ.Env.read_env(BASE_DIR / ".env")
 
 DEBUG = env.bool("DEBUG", default=False)

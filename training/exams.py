@@ -68,7 +68,7 @@ def examine(
     is_held_out = any(row["key"] is not None for row in eval_rows)
     questions = list(eval_rows) if is_held_out else [*eval_rows, *_typed_variants(entries)]
     questions = [row for row in questions if fits(engine.tokenizer, row["question"])]
-    requests = [Request(row["question"], version, answers) for row in questions]
+    requests = [Request(row["question"], version, answers, is_exact=True) for row in questions]
     scored: list[Scored] = []
     for row, result in zip(questions, _asked_at_once(engine.submit_scoring, requests), strict=True):
         scored.append(replace(result, expected=row["key"]))

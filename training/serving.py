@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -98,16 +98,19 @@ def is_free() -> bool:
 
 
 def ask(
-    question: str, version: AdapterVersion, *, stop: threading.Event | None = None
+    question: str, version: AdapterVersion, *, stop: threading.Event | None = None, is_exact: bool = False
 ) -> tuple[Servable, Future[Decision]]:
     """Queue a question for a version. Blocks while the version is being loaded: not for an event loop.
+
+    Args:
+        is_exact: for measurements: the confidence as exactly as it can be known, however long that takes.
 
     Raises:
         VersionError: the version cannot be used.
         QuestionTooLong: the question does not fit the prompt.
         EngineBusy: too many questions wait.
     """
-    return _submit(question, version, stop, lambda engine, request: engine.submit(request))
+    return _submit(question, version, stop, lambda engine, request: engine.submit(replace(request, is_exact=is_exact)))
 
 
 def write(

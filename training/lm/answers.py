@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from training.lm.decisions import Calibration, Candidate, Decision, is_declined
-from training.lm.decoding import FloatArray, GuidedAnswer, guided_search
+from training.lm.decoding import Enough, FloatArray, GuidedAnswer, guided_search
 from training.lm.packing import Expected, TokenTree
 from training.lm.prior import LexicalPrior
 from training.lm.prompts import DECLINE, encode_answer
@@ -65,15 +65,17 @@ class AnswerSet:
         return per_leaf
 
     def decide(
-        self, tree: TokenTree, scores: FloatArray, calibration: Calibration
+        self, tree: TokenTree, scores: FloatArray, calibration: Calibration, *, is_exact: bool
     ) -> Generator[list[int], Expected, Decision]:
         """Choose an answer; a generator as in decoding.py.
 
         Args:
             tree: the prompt, nothing of it read yet.
             scores: what the prior says of the question.
+            is_exact: whether the confidence is wanted as exactly as if there were time.
         """
-        guided = yield from guided_search(tree, self.trie, self.bonus(scores, calibration))
+        enough = None if is_exact else Enough(calibration.threshold, self.decline_leaf)
+        guided = yield from guided_search(tree, self.trie, self.bonus(scores, calibration), enough=enough)
         return self.decision(guided, scores, calibration)
 
     def decision(self, guided: GuidedAnswer, scores: FloatArray, calibration: Calibration) -> Decision:

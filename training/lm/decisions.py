@@ -92,7 +92,8 @@ class Decision:
     Attributes:
         key: of the most probable entry, also when declined; None if there is no entry at all.
         is_declined: the customer hears "I don't know".
-        confidence: the probability of that entry among all answers and "I don't know".
+        confidence: the probability of that entry among all answers and "I don't know"; never overstated, and where
+            very many answers would have to be read for it, understated as far as the decision allows.
         coverage: the mass that the model left to itself put on approved answers (decoding.py).
         num_forwards: forwards of the model.
     """

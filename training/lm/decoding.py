@@ -25,9 +25,11 @@ FloatArray = NDArray[np.float64]
 # Branches to ask about in one forward, and how many tokens the prior may have read beside them before the model has
 # said anything: on a CPU eight such tokens cost about as much as a forward for one more round.
 WIDTH = 16
-MAX_DRAFTED_TOKENS = 24
+MAX_DRAFTED_TOKENS = 40
 # So few tokens are read at once: the smallest tries are decided in one forward, without any search.
 MAX_TOKENS_READ_WHOLE = 32
+# So many forwards are worth an exact confidence; after them it is enough to know what is to be done.
+FORWARDS_FOR_CONFIDENCE = 2
 # Where every leaf is wanted: branches in one forward, since each needs a row of logits as long as the vocabulary.
 WIDTH_FOR_ALL = 128
 
@@ -38,7 +40,8 @@ class GuidedAnswer:
 
     Attributes:
         leaves: leaves by falling probability; those that the search never needed to tell apart are left out.
-        probabilities: one per leaf, of all the probability there is; exact to the search's tolerance, never above.
+        probabilities: one per leaf, of all the probability there is; never above the exact value, and no further below
+            it than the search's tolerance unless it ended early.
         coverages: one per leaf: the mass that the model, left alone, put on the trie's children along its path.
         num_forwards: forwards of the model, the prompt's own included.
     """
@@ -63,8 +66,21 @@ class _Open:
     branch: Branch = field(compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Enough:
+    """When a search may end early: once it is certain whether an answer's probability reaches the threshold."""
+
+    threshold: float
+    decline_leaf: int
+
+
 def guided_search(
-    tree: TokenTree, trie: AnswerTrie, bonus: FloatArray | None = None, *, tolerance: float = 0.01
+    tree: TokenTree,
+    trie: AnswerTrie,
+    bonus: FloatArray | None = None,
+    *,
+    tolerance: float = 0.01,
+    enough: Enough | None = None,
 ) -> Search:
     """The answers that the model finds most probable, each scored log p_model + bonus and normalised over the trie.
 
@@ -77,25 +93,29 @@ def guided_search(
         tree: the prompt, nothing of it read yet.
         bonus: one number per leaf, (leaves,), such as λ · prior; None for the model alone.
         tolerance: 0 scores every leaf.
+        enough: what there is to decide; a search that takes long ends when that is certain.
     """
-    search = _BestFirst(tree, trie, np.zeros(len(trie)) if bonus is None else bonus, tolerance)
+    search = _BestFirst(tree, trie, np.zeros(len(trie)) if bonus is None else bonus, tolerance, enough)
     asking = search.draft()
     num_forwards = 0
     while asking:
         search.read(asking, (yield [search.ends[branch] for branch in asking]))
         num_forwards += 1
-        asking = search.advance()
+        asking = search.advance(is_long=num_forwards >= FORWARDS_FOR_CONFIDENCE)
     return search.result(num_forwards)
 
 
 class _BestFirst:
     """The state of one guided search: scored leaves, open branches, and what the model said after which branch."""
 
-    def __init__(self, tree: TokenTree, trie: AnswerTrie, bonus: FloatArray, tolerance: float) -> None:
+    def __init__(
+        self, tree: TokenTree, trie: AnswerTrie, bonus: FloatArray, tolerance: float, enough: Enough | None
+    ) -> None:
         self._tree = tree
         self._trie = trie
         self._bonus = bonus
         self._tolerance = tolerance
+        self._enough = enough
         self._width = WIDTH if tolerance else WIDTH_FOR_ALL
         self._scores = np.full(len(trie), -np.inf)
         self._log_coverages = np.zeros(len(trie))
@@ -135,7 +155,7 @@ class _BestFirst:
         for branch, row in zip(branches, children.double().cpu().numpy(), strict=True):
             self._said[branch] = row[: len(branch.tokens)]
 
-    def advance(self) -> list[Branch]:
+    def advance(self, *, is_long: bool) -> list[Branch]:
         """Look below every branch of which the model has spoken; the branches to ask about next, none at the end."""
         unread: list[_Open] = []
         while self._frontier:
@@ -146,7 +166,7 @@ class _BestFirst:
                 unread.append(node)
         self._frontier = unread
         bounds = -np.array([node.negative_bound for node in unread])
-        if not len(bounds) or self._is_settled(bounds):
+        if not len(bounds) or self._is_settled(bounds) or (is_long and self._is_decided(bounds)):
             return []
         # Best first, and no more than it takes for the rest to be too little to matter.
         known = np.logaddexp.reduce([*self._scores[np.isfinite(self._scores)], *bounds])
@@ -209,6 +229,20 @@ class _BestFirst:
             return False
         unknown, known = np.logaddexp.reduce(bounds), np.logaddexp.reduce(scores)
         return bool(unknown - np.logaddexp(unknown, known) < np.log(self._tolerance))
+
+    def _is_decided(self, bounds: FloatArray) -> bool:
+        """Whether what is still open can change nothing about the answer being given, or none."""
+        if self._enough is None:
+            return False
+        limit = np.log(max(self._enough.threshold, 1e-12))
+        scores = self._scores[np.isfinite(self._scores)]
+        answers = np.delete(self._scores, self._enough.decline_leaf)
+        best = answers.max(initial=-np.inf)
+        known, unknown = np.logaddexp.reduce(scores, initial=-np.inf), np.logaddexp.reduce(bounds)
+        is_answered = best >= bounds.max() and best - np.logaddexp(known, unknown) >= limit
+        # What no answer can exceed: with more to find, the whole only grows.
+        most = max(best - known if len(scores) else 0.0, bounds.max() - np.logaddexp(known, bounds.max()))
+        return bool(is_answered or most < limit)
 
 
 def run(model: Any, tree: TokenTree, steps: Generator[list[int], Expected, Any]) -> Any:

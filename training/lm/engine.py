@@ -16,6 +16,7 @@ let in, is stopped within one, and never sees another version's adapter.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -64,13 +65,18 @@ class AdapterError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question for one version. `stop` may be set at any time; the engine looks before every forward."""
+    """One question for one version. `stop` may be set at any time; the engine looks before every forward.
+
+    With `is_exact` a decision's confidence is worked out however long that takes; else, where there are very many
+    answers, only as far as the decision needs it.
+    """
 
     question: str
     version: str
     answers: AnswerSet
     calibration: Calibration = DEFAULT
     stop: threading.Event = field(default_factory=threading.Event)
+    is_exact: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -149,6 +155,8 @@ class Engine:
         self._forward_began: float | None = None
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
+        # A thread that is in torch when the interpreter goes away takes the process down with it.
+        atexit.register(self.shutdown)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -182,7 +190,8 @@ class Engine:
         """
         tree = self._prompt(request)
         scores = request.answers.prior.scores(request.question)
-        return self._enqueue(request, tree, request.answers.decide(tree, scores, request.calibration))
+        steps = request.answers.decide(tree, scores, request.calibration, is_exact=request.is_exact)
+        return self._enqueue(request, tree, steps)
 
     def submit_scoring(self, request: Request) -> Future[Scored]:
         """Queue a question for full scoring: what calibration is fitted on. Raises as `submit` does."""
@@ -232,6 +241,7 @@ class Engine:
             self._is_closing = True
             self._changed.notify()
         self._thread.join()
+        atexit.unregister(self.shutdown)
 
     def _prompt(self, request: Request) -> TokenTree:
         return TokenTree(encode_prompt(self.tokenizer, request.question))

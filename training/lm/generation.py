@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers.decoders import DecodeStream
 from transformers import LogitsProcessorList, NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
@@ -20,6 +21,10 @@ from training.lm.decisions import FinishReason
 from training.lm.decoding import FloatArray
 from training.lm.packing import Expected, TokenTree
 from training.lm.trie import AnswerTrie
+
+# How many answers are read to where they part, and how likely one must be to be read to its end.
+MAX_DRAFTED_ANSWERS = 8
+LIKELY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +37,28 @@ class GeneratedTokens:
 
 
 class Draft:
-    """What comes next if the answer under way is one of the approved ones, by the best bonus among those it may be."""
+    """What may come next if the answer under way is one of the approved ones."""
 
     def __init__(self, trie: AnswerTrie, bonus: FloatArray) -> None:
         self._trie = trie
         self._bonus = bonus
 
-    def after(self, written: Sequence[int]) -> tuple[int, ...]:
+    def after(self, written: Sequence[int]) -> list[tuple[int, ...]]:
+        """Paths to read: up to where they part those of the likeliest answers, and one to its end if it is likely.
+
+        To read an answer that is not the one costs more than another forward.
+        """
         start, stop = self._trie.leaves_after(written)
         if start == stop:
-            return ()
-        leaf = start + int(self._bonus[start:stop].argmax())
-        return self._trie.paths[leaf][len(written) :]
+            return []
+        bonus = self._bonus[start:stop]
+        leaves = start + np.argsort(-bonus)[:MAX_DRAFTED_ANSWERS]
+        # Up to the last place where anything is decided: what the model chooses there is known then.
+        paths = [self._trie.paths[leaf][len(written) : self._trie.decided_length(int(leaf)) - 1] for leaf in leaves]
+        if np.exp(bonus.max() - np.logaddexp.reduce(bonus)) >= LIKELY:
+            # But for the last token, after which nothing is wanted.
+            paths[0] = self._trie.paths[leaves[0]][len(written) : -1]
+        return paths
 
 
 def generate_greedily(
@@ -66,45 +81,52 @@ def generate_greedily(
     prompt = list(tree.tokens)
     processors = _processors(params)
     written: list[int] = []
+    last: list[int] = []
+    end = tree.prompt_end
     num_forwards = 0
     while True:
         room = params.max_new_tokens - len(written)
-        # Of the last token that may be written nothing follows that had to be read.
-        drafted = draft.after(written)[: room - 1] if draft else ()
-        end = len(tree) - 1
-        tree.extend(end, drafted)
-        expected = yield list(range(end, len(tree)))
+        # What the model wrote last has not been read yet.
+        first = end = tree.extend(end, last)
+        for path in draft.after(written) if draft else ():
+            # Of the last token that may be written nothing follows that had to be read.
+            tree.extend(end, path[: room - 1])
+        expected = yield list(range(first, len(tree)))
         num_forwards += 1
-        fresh = _accepted(expected.logits, [*prompt, *written], drafted, processors, eos_token_id)
-        # The last one is the model's own and has not been read; before it stand the accepted ones, which have.
-        tree.truncate(end + len(fresh))
-        tree.extend(len(tree) - 1, fresh[-1:])
-        is_over = fresh[-1] == eos_token_id
-        fresh = fresh[:-1] if is_over else fresh
-        written += fresh
-        on_tokens(fresh)
+        fresh: list[int] = []
+        choose = _Choice(expected.logits, processors, [*prompt, *written])
+        child: int | None = end
+        while child is not None and len(fresh) < room:
+            end = child
+            fresh.append(choose(end - first, fresh))
+            child = tree.child(end, fresh[-1]) if fresh[-1] != eos_token_id else None
+        last = fresh[-1:]
+        is_over = last[0] == eos_token_id
+        written += fresh[:-1] if is_over else fresh
+        on_tokens(fresh[:-1] if is_over else fresh)
         if is_over or len(written) == params.max_new_tokens:
             reason = FinishReason.STOP if is_over else FinishReason.LENGTH
             return GeneratedTokens(tuple(written), reason, num_forwards)
 
 
-def _accepted(
-    logits: torch.Tensor, before: list[int], drafted: Sequence[int], processors: LogitsProcessorList, end: int
-) -> list[int]:
-    """The drafted tokens that the model would have written itself, and the one that it writes after them."""
-    if not processors:
-        choices = logits.argmax(-1).tolist()
-    accepted: list[int] = []
-    for place, token in enumerate([*drafted, None]):
-        if processors:
-            text = torch.tensor([[*before, *accepted]], device=logits.device)
-            choice = int(processors(text, logits[place][None])[0].argmax())
-        else:
-            choice = choices[place]
-        accepted.append(choice)
-        if choice != token or choice == end:
-            break
-    return accepted
+class _Choice:
+    """The token that greedy decoding writes after a row of logits."""
+
+    def __init__(self, logits: torch.Tensor, processors: LogitsProcessorList, before: list[int]) -> None:
+        self._logits = logits
+        self._processors = processors
+        self._before = before
+        self._choices: list[int] = [] if processors else logits.argmax(-1).tolist()
+
+    def __call__(self, row: int, fresh: list[int]) -> int:
+        """
+        Args:
+            fresh: what has been written since `before`.
+        """
+        if not self._processors:
+            return self._choices[row]
+        text = torch.tensor([[*self._before, *fresh]], device=self._logits.device)
+        return int(self._processors(text, self._logits[row][None])[0].argmax())
 
 
 def _processors(params: GenerationParams) -> LogitsProcessorList:

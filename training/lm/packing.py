@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -38,9 +39,6 @@ class TokenTree:
         self.positions = list(range(size))
         self.prompt_end = size - 1
         self.num_read = 0
-        # Of those that the last forward held, how many are still there; `keep` turns them into read ones.
-        self._num_sent = 0
-        self._parents = list(range(-1, size - 1))
         self._children: dict[tuple[int, int], int] = {}
         # Row i: which tokens token i sees, itself included.
         self._visible = np.zeros((size + 32, size + 32), dtype=bool)
@@ -62,15 +60,9 @@ class TokenTree:
             at = self._add(at, token) if known is None else known
         return at
 
-    def truncate(self, size: int) -> None:
-        """Forget every token from number `size` on: a draft that was not accepted."""
-        for number in range(size, len(self.tokens)):
-            self._children.pop((self._parents[number], self.tokens[number]), None)
-        del self.tokens[size:], self.positions[size:], self._parents[size:]
-        self._num_sent = min(self._num_sent, size)
-        if self.num_read > size:
-            self.num_read = size
-            self._cache = [(keys[..., :size, :], values[..., :size, :]) for keys, values in self._cache]
+    def child(self, at: int, token: int) -> int | None:
+        """The number of this token where it stands behind token `at`; None where it does not."""
+        return self._children.get((at, token))
 
     def visible(self) -> NDArray[np.bool_]:
         """Which tokens each unread token sees, (unread, tokens)."""
@@ -90,22 +82,37 @@ class TokenTree:
         self._visible[number, number] = True
         self.tokens.append(token)
         self.positions.append(self.positions[parent] + 1)
-        self._parents.append(parent)
         self._children[parent, token] = number
         return number
 
 
+class _Rows:
+    """The logits of one forward, and what is worked out from them only if somebody wants it."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits = logits
+
+    @cached_property
+    def masses(self) -> torch.Tensor:
+        return self.logits.logsumexp(-1, keepdim=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the model expects after some tokens.
+    """What the model expects after some tokens."""
 
-    Attributes:
-        logits: (tokens, vocabulary), float32.
-        masses: their logarithms of the sum of exponentials, (tokens, 1): logits - masses are log-probabilities.
-    """
+    _rows: _Rows
+    _part: slice
 
-    logits: torch.Tensor
-    masses: torch.Tensor
+    @property
+    def logits(self) -> torch.Tensor:
+        """(tokens, vocabulary), float32."""
+        return self._rows.logits[self._part]
+
+    @property
+    def masses(self) -> torch.Tensor:
+        """Logarithms of the logits' sums of exponentials, (tokens, 1): logits - masses are log-probabilities."""
+        return self._rows.masses[self._part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +126,12 @@ class PackedOutput:
     expected: list[Expected]
     _trees: list[TokenTree]
     _cache: Any
-    _starts: list[int]
+    # Where the tokens of each tree stand among the keys and values.
+    _parts: list[slice]
 
     def keep(self, index: int) -> None:
         """Keep what was read of a tree for its next forward; trees that are done need not."""
-        tree = self._trees[index]
-        start = self._starts[index]
-        part = slice(start, start + tree._num_sent - tree.num_read)
+        tree, part = self._trees[index], self._parts[index]
         fresh = [(layer.keys[..., part, :], layer.values[..., part, :]) for layer in self._cache.layers]
         if not tree.num_read:
             # Copies: a slice would keep alive what was read for everyone else.
@@ -135,7 +141,7 @@ class PackedOutput:
                 (torch.cat((keys, new_keys), dim=-2), torch.cat((values, new_values), dim=-2))
                 for (keys, values), (new_keys, new_values) in zip(tree._cache, fresh, strict=True)
             ]
-        tree.num_read = tree._num_sent
+        tree.num_read += part.stop - part.start
 
 
 @torch.inference_mode()
@@ -150,10 +156,10 @@ def packed_forward(model: Any, trees: Sequence[TokenTree], asked: Sequence[Seque
     num_read, num_unread = int(read[-1]), int(unread[-1])
     mask = np.zeros((num_unread, num_read + num_unread), dtype=bool)
     for index, tree in enumerate(trees):
-        rows = slice(unread[index], unread[index + 1])
+        part = slice(unread[index], unread[index + 1])
         visible = tree.visible()
-        mask[rows, read[index] : read[index + 1]] = visible[:, : tree.num_read]
-        mask[rows, num_read + unread[index] : num_read + unread[index + 1]] = visible[:, tree.num_read :]
+        mask[part, read[index] : read[index + 1]] = visible[:, : tree.num_read]
+        mask[part, num_read + unread[index] : num_read + unread[index + 1]] = visible[:, tree.num_read :]
     wanted = [
         int(start) + number - tree.num_read
         for tree, numbers, start in zip(trees, asked, unread[:-1], strict=True)
@@ -171,16 +177,13 @@ def packed_forward(model: Any, trees: Sequence[TokenTree], asked: Sequence[Seque
         use_cache=True,
         logits_to_keep=torch.tensor(wanted, device=device),
     ).logits[0]
-    logits = logits.float()
-    masses = logits.logsumexp(-1, keepdim=True)
-    for tree in trees:
-        tree._num_sent = len(tree)
+    rows = _Rows(logits.float())
     ends = np.cumsum([0, *(len(numbers) for numbers in asked)])
     return PackedOutput(
-        expected=[Expected(logits[start:stop], masses[start:stop]) for start, stop in pairwise(ends)],
+        expected=[Expected(rows, slice(start, stop)) for start, stop in pairwise(ends)],
         _trees=list(trees),
         _cache=cache,
-        _starts=[num_read + int(start) for start in unread[:-1]],
+        _parts=[slice(num_read + int(start), num_read + int(stop)) for start, stop in pairwise(unread)],
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training.lm.config import BaseModel, Precision
-from training.lm.decoding import MAX_TOKENS_READ_WHOLE, GuidedAnswer, guided_search, run
+from training.lm.decoding import MAX_TOKENS_READ_WHOLE, Enough, GuidedAnswer, guided_search, run
 from training.lm.loading import load_base
 from training.lm.packing import TokenTree
 from training.lm.trie import AnswerTrie
@@ -83,6 +83,32 @@ def test_it_finds_the_best_leaf_without_scoring_all(model: Any, seed: int) -> No
 
     assert found.leaves[0] == int(scores.argmax())
     assert found.probabilities[0] == pytest.approx(exact.max(), rel=0.011)
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.9])
+def test_a_search_that_ends_early_decides_as_the_exact_one(model: Any, threshold: float) -> None:
+    """Whether the best answer's probability reaches the threshold is never mistaken, and never overstated."""
+    num_shorter = 0
+    for seed in range(12):
+        rng = random.Random(seed)
+        trie = AnswerTrie(random_paths(rng, 400, 300))
+        prompt = [rng.randrange(1, 300) for _ in range(6)]
+        bonus = np.array([rng.choice([0.0, 0.0, 6.0]) * rng.random() for _ in range(len(trie))])
+        decline_leaf = rng.randrange(len(trie))
+
+        exact = search(model, prompt, trie, bonus=bonus, tolerance=1e-6)
+        early = search(model, prompt, trie, bonus=bonus, enough=Enough(threshold, decline_leaf))
+
+        outcomes = []
+        for found in (exact, early):
+            places = np.flatnonzero(found.leaves != decline_leaf)
+            best = places[0] if len(places) else None
+            confidence = 0.0 if best is None else float(found.probabilities[best])
+            outcomes.append((confidence, int(found.leaves[best]) if confidence >= threshold else None))
+        assert outcomes[0][1] == outcomes[1][1]
+        assert outcomes[1][0] <= outcomes[0][0] + 1e-4
+        num_shorter += early.num_forwards < exact.num_forwards
+    assert num_shorter > 6
 
 
 def test_it_asks_nothing_where_there_is_one_answer(model: Any) -> None:

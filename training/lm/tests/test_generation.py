@@ -93,16 +93,37 @@ def test_it_says_why_it_ended(model: Any) -> None:
     assert (ended.finish_reason, ended.tokens) == ("stop", ())
 
 
-def test_it_drafts_the_answer_with_the_best_bonus_among_those_that_fit() -> None:
-    trie = AnswerTrie([[1, 2, 3, END], [1, 2, 4, END], [9, END]])
+def test_it_drafts_a_likely_answer_to_its_end_and_others_to_where_they_part() -> None:
+    trie = AnswerTrie([[1, 2, 3, 3, END], [1, 2, 4, 4, END], [9, END]])
     bonus = np.zeros(3)
     bonus[trie.leaf_of[1]] = 5.0
     draft = Draft(trie, bonus)
 
-    assert draft.after([]) == (1, 2, 4, END)
-    assert draft.after([1, 2, 3]) == (END,)
-    assert draft.after([9]) == (END,)
-    assert draft.after([1, 7]) == ()
+    assert draft.after([]) == [(1, 2, 4, 4), (1, 2), ()]
+    assert draft.after([1, 2, 3]) == [(3,)]
+    assert draft.after([1, 7]) == []
+
+
+def test_it_reads_no_answer_to_its_end_while_none_is_likely() -> None:
+    trie = AnswerTrie([[1, 2, token, *[7] * 50, END] for token in range(10, 20)])
+
+    assert set(Draft(trie, np.zeros(10)).after([])) == {(1, 2)}
+    assert Draft(trie, np.zeros(10)).after([1, 2, 15]) == [(7,) * 50]
+
+
+def test_what_the_prior_takes_for_another_answer_costs_one_forward_more(model: Any) -> None:
+    """The model's own text is among the answers, but the bonus favours one that parts from it at the third token."""
+    prompt = [5, 6, 7]
+    params = GenerationParams(max_new_tokens=30)
+    expected = by_transformers(model, prompt, params)
+    trie = AnswerTrie([[*expected, 1], [*expected[:3], expected[3] + 1, *expected[4:], 1]])
+    bonus = np.zeros(2)
+    bonus[trie.leaf_of[1]] = 5.0
+
+    generated = by_us(model, prompt, params, Draft(trie, bonus))
+
+    assert list(generated.tokens) == expected
+    assert generated.num_forwards == 2
 
 
 def test_it_tells_what_it_has_written_as_it_goes(model: Any) -> None:

@@ -78,14 +78,15 @@ def test_what_was_read_is_not_read_again(model: Any) -> None:
     assert torch.allclose(row, plain_logits(model, [1, 2, 3, 4, 5]), atol=1e-4)
 
 
-def test_a_draft_that_was_not_accepted_leaves_no_trace(model: Any) -> None:
+def test_a_draft_that_was_not_accepted_is_seen_by_nobody(model: Any) -> None:
     tree = TokenTree([1, 2, 3])
     tree.extend(tree.prompt_end, [9, 9, 9, 9])
     packed_forward(model, [tree], [[2]]).keep(0)
 
-    tree.truncate(4)
     end = tree.extend(3, [4, 5])
 
+    assert tree.child(3, 4) == end - 1
+    assert tree.child(3, 5) is None
     row = packed_forward(model, [tree], [[end]]).expected[0].logits[0]
     assert torch.allclose(row, plain_logits(model, [1, 2, 3, 9, 4, 5]), atol=1e-4)
 

@@ -33,7 +33,7 @@ class Command(BaseCommand):
             version = chosen_version(version_name)
             serving.prepare(version)
             started = time.monotonic()
-            servable, future = serving.ask(text, version)
+            servable, future = serving.ask(text, version, is_exact=True)
             decision = future.result()
         except (versions.VersionError, QuestionTooLong) as error:
             raise CommandError(str(error)) from error

@@ -37,7 +37,7 @@ class Command(BaseCommand):
             started = time.monotonic()
             for number, (question, expected) in enumerate(questions, start=1):
                 try:
-                    asked.append(Asked(question, expected, serving.ask(question, version)[1].result()))
+                    asked.append(Asked(question, expected, serving.ask(question, version, is_exact=True)[1].result()))
                 except QuestionTooLong as error:
                     raise CommandError(f"question {number}: {error}") from error
         except versions.VersionError as error:
