@@ -6,13 +6,16 @@ SYSTEM_PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 py
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 
 
-.PHONY: run test messages clean
+.PHONY: run test bench messages clean
 
 run: $(VENV)/runs
 	@$(BIN)/python -m chatbot_site.local || [ $$? -eq 130 ] # Ctrl-C is no failure
 
 test: $(VENV)/tests
 	@PATH="$(abspath $(BIN)):$$PATH" ./.ci/checks
+
+bench: $(VENV)/tests
+	@$(BIN)/python -m bench.serving
 
 messages: $(VENV)/tests
 	@SECRET_KEY=unused $(BIN)/python manage.py makemessages --locale es --no-obsolete --no-wrap --add-location file --ignore '.venv/*' --ignore 'var/*' --ignore '*/tests/*'

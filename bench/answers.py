@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from io import StringIO
 from pathlib import Path
 from typing import Any
+
+from bench.instance import command, set_up
 
 
 def main() -> None:
@@ -29,36 +29,18 @@ def main() -> None:
     if not (options.folder / "faq.jsonl").is_file():
         sys.exit(f"{options.folder} holds no faq.jsonl")
     with tempfile.TemporaryDirectory() as instance:
-        os.environ |= {
-            "DJANGO_SETTINGS_MODULE": "chatbot_site.settings",
-            "SECRET_KEY": "only-for-a-measurement",
-            "DATABASE_URL": f"sqlite:///{instance}/db.sqlite3",
-            "ARTIFACTS_DIR": f"{instance}/artifacts",
-        }
-        import django
-
-        django.setup()
+        set_up(Path(instance))
         print(json.dumps({"set": options.folder.name, "preset": options.preset, **measure(options)}))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     from django.core.management import call_command
 
-    call_command("migrate", verbosity=0)
     call_command("import_faq", str(options.folder / "faq.jsonl"))
     run = command("train", "--preset", options.preset, "--wait", "--activate")
     result = command("evaluate", str(options.folder / "questions.jsonl"))
     texts = [text for file in (options.folder / "questions.jsonl", *options.also) for text in questions(file)]
     return {"training_seconds": run["seconds"], **result, **count_unapproved(texts)}
-
-
-def command(*arguments: str) -> dict[str, Any]:
-    from django.core.management import call_command
-
-    out = StringIO()
-    call_command(*arguments, "--json", stdout=out)
-    result: dict[str, Any] = json.loads(out.getvalue())
-    return result
 
 
 def questions(path: Path) -> Iterator[str]:
