@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import close_old_connections
 from django.utils.translation import gettext as _
 
@@ -126,13 +127,20 @@ def write(
         on_delta: told each piece of text as it is written, on another thread.
     """
     check_is_whole(version)
-    params = GenerationParams(**settings.GENERATION_PARAMETERS)
+    params = _generation_params()
     return _submit(
         question,
         version,
         stop,
         lambda engine, request: engine.submit_generation(request, params, on_delta=on_delta),
     )
+
+
+def _generation_params() -> GenerationParams:
+    try:
+        return GenerationParams(**settings.GENERATION_PARAMETERS)
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f"GENERATION_PARAMETERS: {error}") from error
 
 
 def place_of(future: Future[Any]) -> int:

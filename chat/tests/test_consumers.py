@@ -17,6 +17,7 @@ from channels.db import database_sync_to_async
 from channels.testing import WebsocketCommunicator
 from channels_redis.core import RedisChannelLayer
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -693,3 +694,10 @@ def test_a_version_that_knows_only_beginnings_does_not_write(live: AdapterVersio
     run(scenario)
     with pytest.raises(versions.VersionError, match="only how its answers begin"):
         serving.write("formas de pago", live)
+
+
+def test_limits_of_free_text_that_make_no_sense_are_named(free: AdapterVersion, settings: Settings) -> None:
+    for wrong in ({"max_new_tokens": 0}, {"temperature": 2}):
+        settings.GENERATION_PARAMETERS = wrong
+        with pytest.raises(ImproperlyConfigured, match=next(iter(wrong))):
+            serving.write("formas de pago", free)

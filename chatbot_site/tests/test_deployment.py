@@ -224,6 +224,19 @@ def test_it_offers_settings_that_load_and_are_safe() -> None:
     assert process.stdout.split() == ["False", "False", "postgresql", "False"]
 
 
+@pytest.mark.parametrize(("name", "value"), [("ANSWER_POLICY", "any"), ("SERVING_PRECISION", "int3")])
+def test_it_says_what_is_wrong_with_a_setting(name: str, value: str) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", "import chatbot_site.settings"],
+        cwd=BASE_DIR,
+        env={**os.environ, "SECRET_KEY": "test", name: value},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert f"{name} must be" in process.stderr
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_it_gives_every_process_the_same_database_broker_and_files(name: str) -> None:
     environment = OWN[name]["environment"]

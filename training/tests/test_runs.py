@@ -160,6 +160,12 @@ def test_it_takes_parameters_from_the_settings(settings: Settings) -> None:
     assert runs.create_run("quick").config["learning_rate"] == 2e-4
 
 
+def test_it_learns_whole_answers_where_the_model_writes_freely(settings: Settings) -> None:
+    settings.ANSWER_POLICY = "free"
+
+    assert runs.create_run("quick").config["cut_completions"] is False
+
+
 def test_it_is_never_seen_running_for_ever() -> None:
     """No worker and no beat is needed: whoever looks sets it right."""
     run = runs.start_in_foreground()

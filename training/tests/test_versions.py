@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from django.contrib.auth.models import User
+from pytest_django import Settings
 
 from training import versions
 from training.models import Activation
@@ -79,6 +80,30 @@ def test_it_refuses_a_version_of_another_base(make_version: MakeVersion) -> None
 
     with pytest.raises(versions.VersionError, match="another base model"):
         versions.activate(version)
+
+
+def test_it_refuses_a_version_that_was_examined_in_another_precision(
+    make_version: MakeVersion, settings: Settings
+) -> None:
+    """The exam speaks for the weights it was taken with; the 4-bit ones are the same however they are unpacked."""
+    version = make_version()
+
+    settings.SERVING_PRECISION = "full"
+    with pytest.raises(versions.VersionError, match="another precision"):
+        versions.activate(version)
+
+    for precision in ("nf4", "dequantized", ""):
+        settings.SERVING_PRECISION = precision
+        assert versions.activate(version).version == version
+
+
+def test_it_refuses_a_version_without_whole_answers_for_free_text(make_version: MakeVersion) -> None:
+    version = make_version()
+    with pytest.raises(versions.VersionError, match="only how its answers begin"):
+        versions.check_is_whole(version)
+
+    version.run.config = {"cut_completions": False}
+    versions.check_is_whole(version)
 
 
 def test_it_goes_back_only_to_the_version_that_is_meant(make_version: MakeVersion) -> None:
