@@ -15,9 +15,10 @@ from typing import Any
 import psutil
 
 from bench.contenders import Approved
+from training.lm.adapters import AdapterError
 from training.lm.config import GenerationParams
 from training.lm.decisions import EngineBusy, Stopped
-from training.lm.engine import AdapterError, Request
+from training.lm.engine import Request
 from training.lm.prompts import QuestionTooLong
 
 NUM_STREAMS = 200
@@ -188,7 +189,7 @@ def _pester_once(ours: Approved, others: list[str], rng: random.Random) -> str:
 
 def memory(ours: Approved) -> dict[str, float]:
     """Kilobytes of a resident version, of a chat in the queue, and of one under way."""
-    model, version = ours.engine._model, ours.request(0).version
+    model, version = ours.engine._adapters.model, ours.request(0).version
     weights = [parameter for name, parameter in model.named_parameters() if f".{version}." in name]
     num_queued = 200
     tracemalloc.start()
@@ -217,9 +218,7 @@ def _held(ours: Approved) -> Iterator[None]:
     def wait() -> None:
         gate.wait()
 
-    with ours.engine._changed:
-        ours.engine._errands.append((wait, Future()))
-        ours.engine._changed.notify()
+    ours.engine._schedule.add_errand(wait)
     try:
         yield
     finally:

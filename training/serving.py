@@ -179,7 +179,7 @@ def prepare(version: AdapterVersion) -> Servable:
         return known
     # The heavy libraries, too, are imported under the lock: they cannot bear two threads importing them at once.
     with _lock:
-        from training.lm.engine import AdapterError
+        from training.lm.adapters import AdapterError
         from training.lm.loading import BaseModelError
 
         known = _servables.get(version.name)

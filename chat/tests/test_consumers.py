@@ -5,7 +5,6 @@ import json
 import random
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -557,9 +556,7 @@ def held_engine() -> Iterator[None]:
     def wait() -> None:
         gate.wait()
 
-    with engine._changed:
-        engine._errands.append((wait, Future()))
-        engine._changed.notify()
+    engine._schedule.add_errand(wait)
     try:
         yield
     finally:

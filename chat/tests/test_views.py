@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from concurrent.futures import Future
-
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
@@ -59,9 +57,7 @@ def test_an_engine_that_died_is_reported_and_made_again(client: Client) -> None:
 
     died = serving.engine()
     assert client.get("/health/").json() == {"status": "ok", "engine": "ok", "waiting": 0, "under_way": 0}
-    with died._changed:
-        died._errands.append((exit_thread, Future()))
-        died._changed.notify()
+    died._schedule.add_errand(exit_thread)
     died._thread.join()
 
     response = client.get("/health/")

@@ -20,47 +20,32 @@ import atexit
 import logging
 import threading
 import time
-import warnings
-from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from safetensors import SafetensorError
 
+from training.lm.adapters import AdapterError, Adapters
 from training.lm.answers import AnswerSet
 from training.lm.calibration import DEFAULT, Scored, score
 from training.lm.config import BaseModel, GenerationParams, Precision
-from training.lm.decisions import Calibration, Decision, EngineBusy, EngineDied, EngineHealth, Generated, Stopped
+from training.lm.decisions import Calibration, Decision, EngineHealth, Generated
 from training.lm.generation import Draft, GeneratedTokens, WholeCharacters, generate_greedily
-from training.lm.loading import default_precision, load_base, load_tokenizer
+from training.lm.loading import default_precision, load_tokenizer
 from training.lm.packing import Expected, TokenTree, packed_forward
 from training.lm.prompts import DECLINE, encode_prompt
-
-# The base is named by its label, which PEFT takes for a folder to look up.
-warnings.filterwarnings("ignore", message="Could not find a config file", module="peft")
+from training.lm.schedule import Job, Schedule, Steps, is_over
 
 logger = logging.getLogger(__name__)
 
-ADAPTER_NAME_LENGTH = len("v-000000-00000000")
 # Attention is computed over the whole row of a forward: beyond this a CPU gains nothing by more of it.
 MAX_FORWARD_TOKENS = {"cpu": 512, "cuda": 4096}
-# What a question adds to its prompt in its first forward, more or less.
-TYPICAL_BRANCH_TOKENS = 16
 # A forward that takes longer than this will not come back.
 STUCK_AFTER_SECONDS = 120.0
-
-Steps = Generator[list[int], Expected, Any]
-
-
-class AdapterError(RuntimeError):
-    """A version's adapter cannot be loaded. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,45 +62,6 @@ class Request:
     calibration: Calibration = DEFAULT
     stop: threading.Event = field(default_factory=threading.Event)
     is_exact: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """A request on its way through the engine."""
-
-    request: Request
-    tree: TokenTree
-    steps: Steps
-    turn: int
-    future: Future[Any] = field(default_factory=Future)
-    # Tokens of its tree after which it wants to know more; None before it has begun.
-    asked: list[int] | None = None
-
-    @property
-    def version(self) -> str:
-        return self.request.version
-
-    def begin(self) -> None:
-        self.asked = next(self.steps)
-
-    def advance(self, expected: Expected) -> None:
-        self.asked = self.steps.send(expected)
-
-
-def _is_over(future: Future[Any], step: Callable[[], None]) -> bool:
-    """Do one step of what somebody waits for, and tell them if that was the last one.
-
-    The boundary of the engine's thread: whatever is wrong with one request must not end the others.
-    """
-    try:
-        step()
-    except StopIteration as done:
-        future.set_result(done.value)
-    except Exception as error:  # noqa: BLE001
-        future.set_exception(error)
-    else:
-        return False
-    return True
 
 
 class Engine:
@@ -139,19 +85,11 @@ class Engine:
     ) -> None:
         self.base = base
         self.precision = precision or default_precision()
-        self._max_resident = max_resident
-        self._max_waiting = max_waiting
-        self._max_forward_tokens = max_forward_tokens
-        self._turns = count()
-        self._adapter_dirs: dict[str, Path] = {}
-        self._resident: OrderedDict[str, None] = OrderedDict()
-        self._model: Any = None
-        # Guards what other threads touch: the queue, what the thread has been asked to do, and whether it is to end.
-        self._changed = threading.Condition()
-        self._waiting: deque[_Job] = deque()
-        self._errands: deque[tuple[Callable[[], None], Future[None]]] = deque()
-        self._is_closing = False
-        self._under_way: list[_Job] = []
+        self._adapters = Adapters(base, self.precision, max_resident)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._schedule = Schedule(
+            max_waiting=max_waiting, max_forward_tokens=max_forward_tokens or MAX_FORWARD_TOKENS[device]
+        )
         self._forward_began: float | None = None
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
@@ -170,15 +108,10 @@ class Engine:
             BaseModelError: the base model cannot be used.
             EngineDied: the engine has ended.
         """
-        done: Future[None] = Future()
-        with self._changed:
-            self._check_alive()
-            self._errands.append((lambda: self._load(version, adapter_dir), done))
-            self._changed.notify()
-        done.result()
+        self._schedule.add_errand(partial(self._adapters.load, version, adapter_dir)).result()
 
     def is_resident(self, version: str) -> bool:
-        return version in self._resident
+        return version in self._adapters.resident
 
     def submit(self, request: Request) -> Future[Decision]:
         """Queue a question to be answered with one of the approved answers.
@@ -217,12 +150,11 @@ class Engine:
 
     def place_of(self, future: Future[Any]) -> int:
         """How many questions are let in before this one; 0 for one that has been let in."""
-        with self._changed:
-            return next((place for place, job in enumerate(self._waiting) if job.future is future), 0)
+        return self._schedule.place_of(future)
 
     @property
     def is_alive(self) -> bool:
-        return self._thread.is_alive() and not self._is_closing
+        return self._thread.is_alive() and not self._schedule.is_closed
 
     def health(self) -> EngineHealth:
         """Whether the thread lives and gets on, and what it has to do. Never waits."""
@@ -230,16 +162,14 @@ class Engine:
         return EngineHealth(
             is_alive=self.is_alive,
             is_stuck=began is not None and time.monotonic() - began > STUCK_AFTER_SECONDS,
-            num_waiting=len(self._waiting),
-            num_under_way=len(self._under_way),
-            resident=tuple(self._resident),
+            num_waiting=self._schedule.num_waiting,
+            num_under_way=self._schedule.num_under_way,
+            resident=self._adapters.resident,
         )
 
     def shutdown(self) -> None:
         """End the thread after the forward under way; what is not answered by then is cancelled."""
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify()
+        self._schedule.close()
         self._thread.join()
         atexit.unregister(self.shutdown)
 
@@ -247,129 +177,44 @@ class Engine:
         return TokenTree(encode_prompt(self.tokenizer, request.question))
 
     def _enqueue(self, request: Request, tree: TokenTree, steps: Steps) -> Future[Any]:
-        with self._changed:
-            self._check_alive()
-            if len(self._waiting) >= self._max_waiting:
-                raise EngineBusy
-            job = _Job(request, tree, steps, next(self._turns))
-            self._waiting.append(job)
-            self._changed.notify()
-        return job.future
-
-    def _check_alive(self) -> None:
-        if not self.is_alive:
-            raise EngineDied("the engine has ended")
+        return self._schedule.add(request.version, tree, steps, request.stop)
 
     # On the engine's thread from here on.
 
     def _work(self) -> None:
         try:
-            while self._wait_for_work():
-                self._run_errands()
-                self._drop_stopped()
-                version = self._next_version()
+            while self._schedule.wait():
+                self._schedule.run_errands()
+                self._schedule.drop_stopped()
+                version = self._schedule.next_version()
                 if version is not None and self._use(version):
-                    self._admit(version)
-                    jobs = self._next_jobs(version)
+                    jobs = self._schedule.next_jobs(version)
                     if jobs:
                         self._forward(jobs)
         finally:
-            self._abandon()
-
-    def _wait_for_work(self) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_closing or self._errands or self._waiting or self._under_way)
-            return not self._is_closing
-
-    def _run_errands(self) -> None:
-        with self._changed:
-            errands = list(self._errands)
-            self._errands.clear()
-        for errand, done in errands:
-            if not _is_over(done, errand):
-                done.set_result(None)
-
-    def _drop_stopped(self) -> None:
-        with self._changed:
-            stopped = [job for job in (*self._under_way, *self._waiting) if job.request.stop.is_set()]
-            self._waiting = deque(job for job in self._waiting if not job.request.stop.is_set())
-        self._under_way = [job for job in self._under_way if not job.request.stop.is_set()]
-        for job in stopped:
-            job.steps.close()
-            if job.asked is not None or job.future.set_running_or_notify_cancel():
-                job.future.set_exception(Stopped())
-
-    def _next_version(self) -> str | None:
-        """The version whose requests have waited longest since their last turn, or for their first."""
-        with self._changed:
-            everyone = [] if self._is_closing else [*self._under_way, *self._waiting]
-        return min(everyone, key=lambda job: job.turn).version if everyone else None
-
-    def _admit(self, version: str) -> None:
-        """Let in as many new questions for this version as there is room for beside those under way."""
-        room = self._forward_tokens - sum(job.tree.num_unread for job in self._under_way if job.version == version)
-        admitted: list[_Job] = []
-        left: deque[_Job] = deque()
-        with self._changed:
-            for job in self._waiting:
-                is_next = job.version == version and (room > 0 or not (admitted or self._under_way))
-                (admitted if is_next else left).append(job)
-                room -= job.tree.num_unread + TYPICAL_BRANCH_TOKENS if is_next else 0
-            self._waiting = left
-        for job in admitted:
-            if job.future.set_running_or_notify_cancel() and not _is_over(job.future, job.begin):
-                self._under_way.append(job)
-
-    def _next_jobs(self, version: str) -> list[_Job]:
-        """Those under way that go into the next forward: the ones that have waited longest, as many as it holds."""
-        jobs: list[_Job] = []
-        room = self._forward_tokens
-        turn = next(self._turns)
-        for job in sorted(self._under_way, key=lambda job: job.turn):
-            if job.version != version or (jobs and job.tree.num_unread > room):
-                continue
-            room -= job.tree.num_unread
-            jobs.append(job)
-            job.turn = turn
-        return jobs
-
-    @property
-    def _forward_tokens(self) -> int:
-        if self._max_forward_tokens is None:
-            self._max_forward_tokens = MAX_FORWARD_TOKENS["cuda" if torch.cuda.is_available() else "cpu"]
-        return self._max_forward_tokens
+            num_abandoned = self._schedule.abandon()
+            if num_abandoned:
+                logger.error("the engine's thread has ended; %s questions were with it", num_abandoned)
 
     def _use(self, version: str) -> bool:
         """Switch to a version. False if that cannot be; whoever asked for it has then been told."""
         try:
-            if version not in self._resident:
-                if version not in self._adapter_dirs:
-                    raise AdapterError(f"{version} is not loaded")
-                self._load(version, self._adapter_dirs[version])
-            self._resident.move_to_end(version)
-            if self._model.active_adapter != version:
-                self._model.set_adapter(version)
+            self._adapters.use(version)
         except AdapterError as error:
-            with self._changed:
-                waiting = [job for job in self._waiting if job.version == version]
-                self._waiting = deque(job for job in self._waiting if job.version != version)
-            under_way = [job for job in self._under_way if job.version == version]
-            self._leave(under_way)
-            for job in (*under_way, *(job for job in waiting if job.future.set_running_or_notify_cancel())):
-                job.future.set_exception(error)
+            self._schedule.fail_version(version, error)
             return False
         return True
 
-    def _forward(self, jobs: list[_Job]) -> None:
+    def _forward(self, jobs: list[Job]) -> None:
         """One forward for all; where that fails, one for each, so that only the one at fault pays for it."""
         self._forward_began = time.monotonic()
         try:
-            output = packed_forward(self._model, [job.tree for job in jobs], [job.asked or [] for job in jobs])
+            output = packed_forward(self._adapters.model, [job.tree for job in jobs], [job.asked or [] for job in jobs])
         except (RuntimeError, IndexError, ValueError, MemoryError) as error:
             logger.warning("a forward for %s questions failed: %s", len(jobs), error)
             if len(jobs) == 1:
                 jobs[0].future.set_exception(error)
-                self._leave(jobs)
+                self._schedule.leave(jobs)
             else:
                 for job in jobs:
                     self._forward([job])
@@ -378,15 +223,11 @@ class Engine:
             self._forward_began = None
         over = []
         for place, job in enumerate(jobs):
-            if _is_over(job.future, partial(job.advance, output.expected[place])):
+            if is_over(job.future, partial(job.advance, output.expected[place])):
                 over.append(job)
             else:
                 output.keep(place)
-        self._leave(over)
-
-    def _leave(self, jobs: Sequence[_Job]) -> None:
-        gone = set(map(id, jobs))
-        self._under_way = [job for job in self._under_way if id(job) not in gone]
+        self._schedule.leave(over)
 
     def _generate(
         self, tree: TokenTree, params: GenerationParams, draft: Draft, on_delta: Callable[[str], None]
@@ -401,7 +242,7 @@ class Engine:
             if delta:
                 on_delta(delta)
 
-        context = self._model.config.max_position_embeddings - len(tree)
+        context = self._adapters.model.config.max_position_embeddings - len(tree)
         result: GeneratedTokens = yield from generate_greedily(
             tree,
             replace(params, max_new_tokens=min(params.max_new_tokens, context)),
@@ -416,61 +257,3 @@ class Engine:
             num_tokens=len(result.tokens),
             num_forwards=result.num_forwards,
         )
-
-    def _load(self, version: str, adapter_dir: Path) -> None:
-        if version in self._resident:
-            return
-        if len(version) != ADAPTER_NAME_LENGTH:
-            # PEFT matches adapter names by prefix in places; names of one length cannot be prefixes of each other.
-            raise AdapterError(f"a version's name has {ADAPTER_NAME_LENGTH} characters, not {version!r}")
-        if not (adapter_dir / "adapter_model.safetensors").is_file():
-            raise AdapterError(f"{adapter_dir.name} holds no adapter_model.safetensors")
-        base = load_base(self.base, precision=self.precision) if self._model is None else None
-        try:
-            if base is not None:
-                self._model = PeftModel.from_pretrained(base, adapter_dir, adapter_name=version)
-            else:
-                self._model.load_adapter(str(adapter_dir), adapter_name=version)
-        except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-            self._forget_failed(version)
-            raise AdapterError(f"the adapter of {version} cannot be loaded: {error}") from error
-        self._model.eval()
-        # The one that makes room must not be the one in use.
-        self._model.set_adapter(version)
-        self._adapter_dirs[version] = adapter_dir
-        self._resident[version] = None
-        while len(self._resident) > self._max_resident:
-            oldest = next(iter(self._resident))
-            del self._resident[oldest]
-            self._model.delete_adapter(oldest)
-
-    def _forget_failed(self, version: str) -> None:
-        """Leave no half-loaded adapter behind: the base is reloaded with the next version when it was the first."""
-        if not self._resident:
-            self._model = None
-        elif version in self._model.peft_config:
-            self._model.set_adapter(next(reversed(self._resident)))
-            self._model.delete_adapter(version)
-
-    def _abandon(self) -> None:
-        """Nobody must wait for a thread that has ended."""
-        with self._changed:
-            is_meant = self._is_closing
-            self._is_closing = True
-            jobs, self._waiting = list(self._waiting), deque()
-            errands = list(self._errands)
-            self._errands.clear()
-        error = EngineDied("the engine has ended")
-        if not is_meant:
-            logger.error("the engine's thread has ended; %s questions were with it", len(jobs) + len(self._under_way))
-        for job in jobs:
-            if is_meant:
-                job.future.cancel()
-            elif job.future.set_running_or_notify_cancel():
-                job.future.set_exception(error)
-        for job in self._under_way:
-            if not job.future.done():
-                job.future.set_exception(error)
-        self._under_way = []
-        for _, done in errands:
-            done.set_exception(error)

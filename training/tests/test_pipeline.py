@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 
 from faq.models import FaqEntry, OffTopicQuestion
 from training import pipeline, runs, serving, versions
+from training.lm.adapters import AdapterError
 from training.lm.config import TrainConfig
-from training.lm.engine import AdapterError
 from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from safetensors.torch import load_file, save_file
 
 from training.lm import engine as engine_module
 from training.lm import sft
+from training.lm.adapters import AdapterError
 from training.lm.answers import AnswerSet
 from training.lm.calibration import Scored
 from training.lm.config import BaseModel, GenerationParams, Precision, TrainConfig
 from training.lm.decisions import Calibration, Candidate, EngineBusy, EngineDied, Stopped
-from training.lm.engine import AdapterError, Engine, Request
+from training.lm.engine import Engine, Request
 from training.lm.packing import packed_forward
 from training.lm.prompts import QuestionTooLong
 from training.lm.tests.conftest import make_base
@@ -101,9 +102,7 @@ def held(engine: Engine) -> Iterator[None]:
         is_held.set()
         gate.wait()
 
-    with engine._changed:
-        engine._errands.append((wait, Future()))
-        engine._changed.notify()
+    engine._schedule.add_errand(wait)
     assert is_held.wait(10)
     try:
         yield
@@ -172,7 +171,7 @@ def test_versions_do_not_mix(engine: Engine, adapter: tuple[BaseModel, Path], ot
 
     alone = {(version, question): ask(version, question).log_probs for version in NAMES[:2] for question in questions}
     assert all(not np.allclose(alone[NAMES[0], each], alone[NAMES[1], each], atol=0.1) for each in questions)
-    engine._max_waiting = 100
+    engine._schedule._max_waiting = 100
     order = list(alone) * 5
     random.Random(0).shuffle(order)
     with held(engine):
@@ -255,7 +254,7 @@ def test_a_request_that_breaks_a_forward_harms_only_itself(
     broken = request(engine)
     with held(engine):
         waiting = [engine.submit(request(engine)), engine.submit(broken), engine.submit(request(engine))]
-        engine._waiting[1].tree.tokens[0] = 10**6  # no such token
+        engine._schedule._waiting[1].tree.tokens[0] = 10**6  # no such token
 
     assert [waiting[0].result().key, waiting[2].result().key] == ["hours", "hours"]
     with pytest.raises(IndexError):
@@ -332,6 +331,15 @@ def test_a_short_question_does_not_wait_for_a_long_text(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_errand_that_ends_the_thread_keeps_nobody_waiting_either(engine: Engine) -> None:
+    def exit_thread() -> None:
+        raise SystemExit
+
+    with pytest.raises(EngineDied):
+        engine._schedule.add_errand(exit_thread).result(10)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_thread_keeps_nobody_waiting(
     engine: Engine, adapter: tuple[BaseModel, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,7 +388,7 @@ def test_what_waits_is_cancelled_when_it_is_shut_down(engine: Engine, adapter: t
     engine.load_version(NAMES[0], adapter[1])
     with held(engine):
         waiting = engine.submit(request(engine))
-        engine._is_closing = True
+        engine._schedule.close()
 
     engine.shutdown()
 
@@ -413,7 +421,7 @@ def test_it_outlives_anything_that_is_thrown_at_it(
     engine: Engine, adapter: tuple[BaseModel, Path], other_adapter: Path
 ) -> None:
     """Random lengths, versions, stops and nonsense from several threads; whoever asks properly is answered."""
-    engine._max_waiting = 8
+    engine._schedule._max_waiting = 8
     versions = dict(zip(NAMES, [adapter[1], other_adapter] * 2, strict=True))
     for name, path in versions.items():
         engine.load_version(name, path)
