@@ -70,6 +70,9 @@ _warming = threading.Lock()
 def engine() -> Engine:
     """The engine of this process: made at the first call, and again after its thread has died."""
     global _engine
+    known = _engine
+    if known is not None and known.is_alive:
+        return known
     with _lock:
         if _engine is None or not _engine.is_alive:
             from training.lm.engine import Engine
@@ -154,16 +157,20 @@ def _submit(
     stop: threading.Event | None,
     submit: Callable[[Engine, Request], Future[Any]],
 ) -> tuple[Servable, Future[Any]]:
-    while True:
-        servable = prepare(version)
-        from training.lm.engine import Request
-
-        request = Request(question, version.name, servable.answers, servable.calibration, stop or threading.Event())
+    for is_last in (False, True):
         try:
-            return servable, submit(engine(), request)
+            # This one, not whichever is there a moment later: it is the one that has the version.
+            current = engine()
+            servable = prepare(version)
+            from training.lm.engine import Request
+
+            request = Request(question, version.name, servable.answers, servable.calibration, stop or threading.Event())
+            return servable, submit(current, request)
         except EngineDied:
-            # Between two lines: the next round makes another engine.
             logger.warning("the engine died before it took a question")
+            if is_last:
+                raise
+    raise AssertionError("the last round returns or raises")
 
 
 def decline_text() -> str:
@@ -182,6 +189,8 @@ def prepare(version: AdapterVersion) -> Servable:
         from training.lm.adapters import AdapterError
         from training.lm.loading import BaseModelError
 
+        # Another thread may have built a later one meanwhile.
+        stamp = publication_stamp()
         known = _servables.get(version.name)
         if known is None:
             check_base(version)
@@ -246,10 +255,11 @@ def warm_up() -> None:
 
 def _warm_up() -> None:
     try:
+        engine()
         version = live_version()
         if version is not None:
             prepare(version)
-    except VersionError as error:
+    except (VersionError, EngineDied) as error:
         logger.error("the live version cannot be loaded: %s", error)
     finally:
         close_old_connections()

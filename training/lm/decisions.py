@@ -90,7 +90,7 @@ class Decision:
     """What is made of a question.
 
     Attributes:
-        key: of the most probable entry, also when declined; None if there is no entry at all.
+        key: of the most probable entry found, also when declined; None if none was looked at.
         is_declined: the customer hears "I don't know".
         confidence: the probability of that entry among all answers and "I don't know"; never overstated, and where
             very many answers would have to be read for it, understated as far as the decision allows.

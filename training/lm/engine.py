@@ -10,8 +10,8 @@ names its version.
 
 Every request is a generator that asks what the model expects after some tokens (decoding.py, generation.py). A turn of
 the thread takes the version that has waited longest, puts everything that its requests want to know into one forward,
-new questions beside those under way, and gives each its part. So a request waits for one forward at most before it is
-let in, is stopped within one, and never sees another version's adapter.
+new questions beside those under way, and gives each its part. So, while there is room, a question waits for no other to
+be answered; it is stopped within one forward, and never sees another version's adapter.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from training.lm.config import BaseModel, GenerationParams, Precision
 from training.lm.decisions import Calibration, Decision, EngineHealth, Generated
 from training.lm.generation import Draft, GeneratedTokens, WholeCharacters, generate_greedily
 from training.lm.loading import default_precision, load_tokenizer
-from training.lm.packing import Expected, TokenTree, packed_forward
-from training.lm.prompts import DECLINE, encode_prompt
+from training.lm.packing import Expected, PackedOutput, TokenTree, packed_forward
+from training.lm.prompts import DECLINE, QuestionTooLong, encode_prompt
 from training.lm.schedule import Job, Schedule, Steps, is_over
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 MAX_FORWARD_TOKENS = {"cpu": 512, "cuda": 4096}
 # A forward that takes longer than this will not come back.
 STUCK_AFTER_SECONDS = 120.0
+SHUTDOWN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class Engine:
         precision: how the base's weights are held; None for what suits the device.
         max_resident: adapters kept loaded; the one unused for longest makes room, and comes back when it is asked.
         max_waiting: questions that may wait to be let in; more are refused.
-        max_forward_tokens: tokens in one forward; a request that alone has more is let in alone.
+        max_under_way: questions let in at once.
+        max_forward_tokens: tokens in one forward; a request that alone has more goes alone.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Engine:
         precision: Precision | None = None,
         max_resident: int = 4,
         max_waiting: int = 256,
+        max_under_way: int = 64,
         max_forward_tokens: int | None = None,
     ) -> None:
         self.base = base
@@ -88,13 +91,15 @@ class Engine:
         self._adapters = Adapters(base, self.precision, max_resident)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._schedule = Schedule(
-            max_waiting=max_waiting, max_forward_tokens=max_forward_tokens or MAX_FORWARD_TOKENS[device]
+            max_waiting=max_waiting,
+            max_under_way=max_under_way,
+            max_forward_tokens=max_forward_tokens or MAX_FORWARD_TOKENS[device],
         )
         self._forward_began: float | None = None
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._thread.start()
         # A thread that is in torch when the interpreter goes away takes the process down with it.
         atexit.register(self.shutdown)
+        self._thread.start()
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -168,10 +173,10 @@ class Engine:
         )
 
     def shutdown(self) -> None:
-        """End the thread after the forward under way; what is not answered by then is cancelled."""
+        """End the thread after the forward under way. What waits is cancelled, what was let in gets EngineDied."""
         self._schedule.close()
-        self._thread.join()
-        atexit.unregister(self.shutdown)
+        # One that is stuck must not keep the process from ending.
+        self._thread.join(SHUTDOWN_SECONDS)
 
     def _prompt(self, request: Request) -> TokenTree:
         return TokenTree(encode_prompt(self.tokenizer, request.question))
@@ -192,6 +197,9 @@ class Engine:
                     if jobs:
                         self._forward(jobs)
         finally:
+            # Another engine may take this one's place, and its memory.
+            self._adapters.model = None
+            atexit.unregister(self.shutdown)
             num_abandoned = self._schedule.abandon()
             if num_abandoned:
                 logger.error("the engine's thread has ended; %s questions were with it", num_abandoned)
@@ -207,27 +215,36 @@ class Engine:
 
     def _forward(self, jobs: list[Job]) -> None:
         """One forward for all; where that fails, one for each, so that only the one at fault pays for it."""
+        outputs: list[PackedOutput] = []
+
+        def read() -> None:
+            trees, asked = [job.tree for job in jobs], [job.asked or [] for job in jobs]
+            outputs.append(packed_forward(self._adapters.model, trees, asked))
+
+        attempt: Future[None] = Future()
         self._forward_began = time.monotonic()
-        try:
-            output = packed_forward(self._adapters.model, [job.tree for job in jobs], [job.asked or [] for job in jobs])
-        except (RuntimeError, IndexError, ValueError, MemoryError) as error:
-            logger.warning("a forward for %s questions failed: %s", len(jobs), error)
-            if len(jobs) == 1:
-                jobs[0].future.set_exception(error)
-                self._schedule.leave(jobs)
-            else:
-                for job in jobs:
-                    self._forward([job])
+        is_failed = is_over(attempt, read)
+        self._forward_began = None
+        if not is_failed:
+            for place, job in enumerate(jobs):
+                if is_over(job.future, partial(self._advance, job, outputs[0], place)):
+                    self._schedule.leave([job])
             return
-        finally:
-            self._forward_began = None
-        over = []
-        for place, job in enumerate(jobs):
-            if is_over(job.future, partial(job.advance, output.expected[place])):
-                over.append(job)
-            else:
-                output.keep(place)
-        self._schedule.leave(over)
+        error = attempt.exception()
+        logger.warning("a forward for %s questions failed: %s", len(jobs), error)
+        if isinstance(error, torch.AcceleratorError):
+            # The device has failed, not the question: nothing more comes of it in this process.
+            raise error
+        if len(jobs) == 1:
+            jobs[0].future.set_exception(error)
+            self._schedule.leave(jobs)
+        else:
+            for job in jobs:
+                self._forward([job])
+
+    def _advance(self, job: Job, output: PackedOutput, place: int) -> None:
+        job.advance(output.expected[place])
+        output.keep(place)
 
     def _generate(
         self, tree: TokenTree, params: GenerationParams, draft: Draft, on_delta: Callable[[str], None]
@@ -242,10 +259,13 @@ class Engine:
             if delta:
                 on_delta(delta)
 
-        context = self._adapters.model.config.max_position_embeddings - len(tree)
+        context = self._adapters.model.config.max_position_embeddings
+        room = context - len(tree)
+        if room < 1:
+            raise QuestionTooLong(len(tree), context - 1)
         result: GeneratedTokens = yield from generate_greedily(
             tree,
-            replace(params, max_new_tokens=min(params.max_new_tokens, context)),
+            replace(params, max_new_tokens=min(params.max_new_tokens, room)),
             eos_token_id=self.tokenizer.eos_token_id,
             draft=draft,
             on_tokens=tell,

@@ -2,7 +2,9 @@
 
 Speculative decoding (Leviathan et al. 2023, arXiv:2211.17192) for the greedy case: the tokens of a likely answer are
 read in one forward, and as many are accepted as the model itself would have written. A learned answer of any length
-takes one or two forwards; text that follows no answer takes one forward a token, as it always does.
+takes one to three forwards; text that follows no answer takes one forward a token, as it always does. As ever, what is
+computed together decides the last bits of a number: in bfloat16 two tokens that are all but equally likely may change
+places.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
     output.keep(0)      # keys and values of what was read: the next forward does not read it again
 
 No padding, and paths that share a beginning share its tokens: what a forward costs is what it reads. Knows a model's
-forward; does not know what the tokens are for. Works with every model that takes a four-dimensional attention mask,
-which are those whose layers all attend to everything before them.
+forward; does not know what the tokens are for. Made for models whose layers all attend to everything before them; one
+with a sliding window is read as if it had none, which is the same while prompt and answer fit the window.
 """
 
 from __future__ import annotations
@@ -67,10 +67,6 @@ class TokenTree:
     def visible(self) -> NDArray[np.bool_]:
         """Which tokens each unread token sees, (unread, tokens)."""
         return self._visible[self.num_read : len(self), : len(self)]
-
-    @property
-    def num_cache_bytes(self) -> int:
-        return sum(each.element_size() * each.numel() for pair in self._cache for each in pair)
 
     def _add(self, parent: int, token: int) -> int:
         number = len(self.tokens)

@@ -53,11 +53,13 @@ class Schedule:
 
     Args:
         max_waiting: jobs that may wait to be let in; more are refused.
+        max_under_way: jobs let in at once, which bounds the memory for what they have read.
         max_forward_tokens: tokens in one forward; a job that alone has more goes alone.
     """
 
-    def __init__(self, *, max_waiting: int, max_forward_tokens: int) -> None:
+    def __init__(self, *, max_waiting: int, max_under_way: int, max_forward_tokens: int) -> None:
         self._max_waiting = max_waiting
+        self._max_under_way = max_under_way
         self._max_forward_tokens = max_forward_tokens
         self._turns = count()
         # Guards what other threads touch. What is under way is the engine's thread's alone.
@@ -138,17 +140,21 @@ class Schedule:
 
     def drop_stopped(self) -> None:
         with self._changed:
+            # Looked at once: it may be set while this is being worked out.
             stopped = [job for job in (*self._under_way, *self._waiting) if job.stop.is_set()]
-            self._waiting = deque(job for job in self._waiting if not job.stop.is_set())
+            gone = set(map(id, stopped))
+            self._waiting = deque(job for job in self._waiting if id(job) not in gone)
         self.leave(stopped)
         for job in stopped:
             job.steps.close()
         self._fail(stopped, Stopped())
 
     def next_version(self) -> str | None:
+        """The version whose jobs have waited longest since their last forward, or for their first."""
+        is_full = len(self._under_way) >= self._max_under_way
         with self._changed:
-            everyone = [] if self._is_closed else [*self._under_way, *self._waiting]
-        return min(everyone, key=lambda job: job.turn).version if everyone else None
+            everyone = [*self._under_way, *(() if is_full else self._waiting)]
+        return min(everyone, key=lambda job: job.turn).version if everyone and not self._is_closed else None
 
     def next_jobs(self, version: str) -> list[Job]:
         """The version's jobs for the next forward: those that have waited longest, as many as it holds."""
@@ -200,19 +206,22 @@ class Schedule:
         """Let in as many new jobs for this version as there is room for beside those under way."""
         room = self._max_forward_tokens
         room -= sum(job.tree.num_unread for job in self._under_way if job.version == version)
-        is_idle = not self._under_way
+        admitted: list[Job] = []
         left: deque[Job] = deque()
         with self._changed:
             for job in self._waiting:
-                if job.version != version or (room <= 0 and not is_idle):
+                is_full = len(self._under_way) + len(admitted) >= self._max_under_way
+                if job.version != version or room <= 0 or is_full:
                     left.append(job)
                     continue
-                is_idle = False
                 room -= job.tree.num_unread + TYPICAL_BRANCH_TOKENS
                 if job.future.set_running_or_notify_cancel():
-                    self._under_way.append(job)
+                    admitted.append(job)
             self._waiting = left
-        self.leave([job for job in self._under_way if job.asked is None and is_over(job.future, job.begin)])
+            self._under_way += admitted
+        for job in admitted:
+            if is_over(job.future, job.begin):
+                self.leave([job])
 
     def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
         for job in jobs:

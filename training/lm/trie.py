@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class AnswerTrie:
         leaves = {path: leaf for leaf, path in enumerate(self.paths)}
         self.leaf_of = [leaves[path] for path in given]
         self._shared = np.array([_shared(a, b) for a, b in zip(self.paths, self.paths[1:], strict=False)], dtype=int)
-        self.branch = cache(self._branch)
+        self._branches: dict[tuple[int, int], Branch] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -96,7 +96,12 @@ class AnswerTrie:
         neighbours = self._shared[max(leaf - 1, 0) : leaf + 1]
         return 1 + int(neighbours.max()) if len(neighbours) else 1
 
-    def _branch(self, start: int, stop: int) -> Branch:
+    def branch(self, start: int, stop: int) -> Branch:
+        """Where the paths of these leaves, all that begin alike, part."""
+        known = self._branches.get((start, stop))
+        return known or self._branches.setdefault((start, stop), self._new_branch(start, stop))
+
+    def _new_branch(self, start: int, stop: int) -> Branch:
         shared = self._shared[start : stop - 1]
         depth = int(shared.min())
         cuts = start + 1 + np.flatnonzero(shared == depth)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
 import json
 import random
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from training.lm.calibration import Scored
 from training.lm.config import BaseModel, GenerationParams, Precision, TrainConfig
 from training.lm.decisions import Calibration, Candidate, EngineBusy, EngineDied, Stopped
 from training.lm.engine import Engine, Request
-from training.lm.packing import packed_forward
+from training.lm.packing import PackedOutput, packed_forward
 from training.lm.prompts import QuestionTooLong
 from training.lm.tests.conftest import make_base
 
@@ -278,6 +280,36 @@ def test_a_request_that_breaks_while_it_is_read_harms_only_itself(
     assert whole.result().key == "hours"
     with pytest.raises(ZeroDivisionError):
         broken.result()
+
+
+def test_what_cannot_be_kept_harms_only_itself(
+    engine: Engine, adapter: tuple[BaseModel, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out while the keys and values of one request are put aside."""
+    engine.load_version(NAMES[0], adapter[1])
+
+    def fail(output: PackedOutput, index: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(PackedOutput, "keep", fail)
+    with held(engine):
+        long = engine.submit_generation(request(engine), GenerationParams(max_new_tokens=9))
+        short = engine.submit(request(engine))
+
+    assert short.result().key == "hours"
+    with pytest.raises(MemoryError):
+        long.result()
+    assert engine.is_alive
+
+
+def test_a_dead_engine_gives_its_memory_back(adapter: tuple[BaseModel, Path]) -> None:
+    engine = Engine(adapter[0])
+    engine.load_version(NAMES[0], adapter[1])
+    model = weakref.ref(engine._adapters.model)
+    engine.shutdown()
+    gc.collect()
+
+    assert model() is None
 
 
 def test_it_generates_and_streams_whole_text(engine: Engine, adapter: tuple[BaseModel, Path]) -> None:
