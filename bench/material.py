@@ -22,7 +22,7 @@ from training.lm.decisions import Calibration, Candidate
 NUM_ENTRIES = 24
 NUM_PARAPHRASES = 3
 LEARNED = TrainConfig(
-    cut_completions=False, min_steps=80, max_steps=80, per_device_train_batch_size=12, num_augmented=0
+    cut_completions=False, min_steps=75, max_steps=75, per_device_train_batch_size=12, num_augmented=0
 )
 HARDLY_LEARNED = replace(LEARNED, min_steps=12, max_steps=12, seed=1)
 

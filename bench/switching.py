@@ -6,10 +6,11 @@ import random
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -46,11 +47,14 @@ class _Watch:
 def switch_under_load(versions: tuple[Any, Any], questions: list[str]) -> dict[str, Any]:
     """200 streams in flight, always, while the live version changes twenty times, through the application's own paths.
 
-    dropped: ended without an answer. mixed: said something else than its version says alone. stale: was answered by a
-    version that was not live when the question came.
+    With every switch an entry's answer is edited too. dropped: ended without an answer. mixed: said something else than
+    its version says alone; `told_apart` is the share of questions of which the two versions write different texts, so
+    that it would be seen. stale: a question that came after a switch or an edit was put to the version, or answered
+    with the text, from before it.
     """
     from django.conf import settings
 
+    from faq.models import FaqEntry
     from training import serving
     from training.versions import activate, live_version
 
@@ -61,6 +65,7 @@ def switch_under_load(versions: tuple[Any, Any], questions: list[str]) -> dict[s
             key = serving.ask(question, version)[1].result().key
             text = serving.write(question, version)[1].result().text
             alone[version.name, question] = (key, text)
+    first, second = ([alone[version.name, question][1] for question in questions] for version in versions)
     activate(versions[0])
     watch = _Watch()
     counts = {"streams": 0, "switches": 0, "dropped": 0, "mixed": 0, "stale": 0}
@@ -68,17 +73,16 @@ def switch_under_load(versions: tuple[Any, Any], questions: list[str]) -> dict[s
     rng = random.Random(0)
     next_switch = time.perf_counter() + SWITCH_SECONDS
     live = versions[0]
+    edited = FaqEntry.objects.order_by("pk")[0]
     while in_flight or counts["switches"] < NUM_SWITCHES:
         while len(in_flight) < NUM_STREAMS and counts["switches"] < NUM_SWITCHES:
             question, is_text = rng.choice(questions), rng.random() < 0.5
             version = live_version()
             assert version is not None, "one has been activated"
-            counts["stale"] += version != live
-            future: Future[Any] = (
-                serving.write(question, version, on_delta=watch.mark)[1]
-                if is_text
-                else serving.ask(question, version)[1]
-            )
+            put: Callable[..., Any] = partial(serving.write, on_delta=watch.mark) if is_text else serving.ask
+            servable, future = put(question, version)
+            is_stale = servable.version != live or servable.entries[edited.key].answer != edited.answer
+            counts["stale"] += is_stale
             future.add_done_callback(watch.mark)
             in_flight.append((version.name, question, is_text, future))
             counts["streams"] += 1
@@ -86,17 +90,21 @@ def switch_under_load(versions: tuple[Any, Any], questions: list[str]) -> dict[s
             live = versions[1] if live == versions[0] else versions[0]
             activate(live)
             counts["switches"] += 1
+            edited.answer = f"{edited.answer.split(' · ')[0]} · {counts['switches']}"
+            edited.save()
             next_switch = time.perf_counter() + SWITCH_SECONDS
         for stream in [stream for stream in in_flight if stream[3].done()]:
             in_flight.remove(stream)
             name, question, is_text, future = stream
-            if future.exception() is not None:
+            if future.cancelled() or future.exception() is not None:
                 counts["dropped"] += 1
                 continue
             key, text = alone[name, question]
             counts["mixed"] += (future.result().text != text) if is_text else (future.result().key != key)
         time.sleep(0.001)
-    return {**counts, "longest_pause_ms": round(1_000 * watch.longest_pause)}
+    told_apart = sum(a != b for a, b in zip(first, second, strict=True)) / len(questions)
+    assert told_apart > 0.5, "the two versions write the same: a mixture of them would not be seen"
+    return {**counts, "told_apart": round(told_apart, 2), "longest_pause_ms": round(1_000 * watch.longest_pause)}
 
 
 def stop_in_the_middle(ours: Approved, version: str, *, count: int) -> dict[str, float]:

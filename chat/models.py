@@ -57,6 +57,7 @@ class Message(models.Model):
 
     class FinishReason(models.TextChoices):
         STOP = "stop", _("Complete")
+        LENGTH = "length", _("Cut short")
         CANCELLED = "cancelled", _("Stopped by the customer")
         ERROR = "error", _("Interrupted")
 

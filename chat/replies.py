@@ -113,11 +113,17 @@ async def end_abandoned(conversation: Conversation) -> None:
 
 async def interrupt_all() -> None:
     """End what this process is writing, because it has been told to go. Customers may ask again at once."""
-    for reply in list(_running.values()):
-        reply.stop.set()
-        await _finish(reply.message, reply.group, FinishReason.ERROR)
-    for task in list(_tasks):
+    interrupted = list(_running.values())
+    for task in _tasks:
         task.cancel()
+    for reply in interrupted:
+        reply.stop.set()
+    # First nobody writes any more, then it is written down how it ended.
+    await asyncio.gather(*_tasks, return_exceptions=True)
+    for reply in interrupted:
+        await reply.message.arefresh_from_db()
+        if not reply.message.finish_reason:
+            await _finish(reply.message, reply.group, FinishReason.ERROR)
 
 
 def as_frame(message: Message) -> dict[str, Any]:
@@ -188,46 +194,56 @@ async def _write_freely(reply: Reply) -> None:
     def hear(delta: str) -> None:
         loop.call_soon_threadsafe(written.append, delta)
 
-    answering = asyncio.ensure_future(_ask(reply, partial(serving.write, on_delta=hear)))
+    answering = asyncio.ensure_future(_ask(reply, partial(serving.write, on_delta=hear), is_repeatable=False))
     try:
         while not answering.done():
             await asyncio.wait([answering], timeout=DELTA_SECONDS)
             delta = "".join(written)
             # "I don't know" is said in the customer's language, not in the words that the model learned for it.
-            if delta and not DECLINE.startswith(reply.message.text + delta):
+            if delta and not DECLINE.startswith((reply.message.text + delta).rstrip()):
                 written.clear()
                 await _say(reply, delta)
     finally:
-        answering.cancel()
+        if not answering.done():
+            reply.stop.set()
+            answering.cancel()
+        # Also what it failed with, if saying it failed first.
+        await asyncio.gather(answering, return_exceptions=True)
     servable, generated = answering.result()
-    await _update(reply.message, version=servable.version, is_declined=generated.is_declined)
-    rest = serving.decline_text() if generated.is_declined else generated.text[len(reply.message.text) :]
+    is_declined = generated.is_declined or not generated.text
+    await _update(reply.message, version=servable.version, is_declined=is_declined)
+    rest = serving.decline_text() if is_declined else generated.text[len(reply.message.text) :]
     if rest:
         await _say(reply, rest)
-    await _finish(reply.message, reply.group, FinishReason.STOP)
+    await _finish(reply.message, reply.group, FinishReason(generated.finish_reason))
 
 
-async def _ask(reply: Reply, ask: Callable[..., tuple[Servable, Future[Any]]]) -> tuple[Servable, Any]:
+async def _ask(
+    reply: Reply, ask: Callable[..., tuple[Servable, Future[Any]]], *, is_repeatable: bool = True
+) -> tuple[Servable, Any]:
     """Put the question to the live version, and wait for what the engine makes of it.
+
+    Args:
+        is_repeatable: whether another engine may be asked once more where this one dies: not where some of its answer
+            may have been said already.
 
     Raises:
         Stopped: the customer does not want to know any more.
         CannotReply: the engine cannot say.
+        EngineDied: the engine is gone, and the one after it if it was asked.
     """
     version = await database_sync_to_async(live_version)()
     if version is None:
         raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
     try:
-        while True:
-            # In a thread of its own: loading a version takes seconds, and others want the database meanwhile.
-            submit = database_sync_to_async(ask, thread_sensitive=False)
-            servable, future = await submit(reply.question, version, stop=reply.stop)
-            try:
-                return servable, await _waited_for(reply, future)
-            except EngineDied:
-                # Another engine takes its place. It is asked again only where nothing has been said yet.
-                if reply.message.text:
-                    raise
+        # In a thread of its own: loading a version takes seconds, and others want the database meanwhile.
+        submit = database_sync_to_async(ask, thread_sensitive=False)
+        servable, future = await submit(reply.question, version, stop=reply.stop)
+        return servable, await _waited_for(reply, future)
+    except EngineDied:
+        if not is_repeatable:
+            raise
+        return await _ask(reply, ask, is_repeatable=False)
     except EngineBusy as error:
         raise CannotReply(_("Many people are asking right now. Please try again in a moment.")) from error
     except QuestionTooLong as error:
@@ -238,15 +254,21 @@ async def _ask(reply: Reply, ask: Callable[..., tuple[Servable, Future[Any]]]) -
 
 
 async def _waited_for(reply: Reply, future: Future[Any]) -> Any:
-    """The engine's result. Meanwhile the customer is told how many are before them."""
+    """The engine's result. Meanwhile the customer is told how many are before them, and the row says that it lives."""
     waiting = asyncio.wrap_future(future)
-    while True:
-        done, _pending = await asyncio.wait([waiting], timeout=WAIT_SECONDS)
-        if done:
-            return waiting.result()
-        place = serving.place_of(future)
-        if place:
-            await publish(reply.group, {"type": "waiting", "message_id": reply.message.pk, "place": place})
+    told = 0
+    try:
+        while True:
+            done, _pending = await asyncio.wait([waiting], timeout=WAIT_SECONDS)
+            if done:
+                return waiting.result()
+            await _update(reply.message)
+            place = serving.place_of(future)
+            if place != told:
+                told = place
+                await publish(reply.group, {"type": "waiting", "message_id": reply.message.pk, "place": place})
+    finally:
+        waiting.cancel()
 
 
 async def _say(reply: Reply, delta: str) -> None:

@@ -53,6 +53,7 @@ def _texts() -> dict[str, Any]:
         "assistant": _("Assistant"),
         "writing": _("The assistant is writing"),
         "stopped": _("Stopped"),
+        "cut": _("Cut short"),
         "interrupted": _("Interrupted"),
         "retry": _("Try again"),
         "offline": _("No connection. Trying again…"),

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -27,6 +30,7 @@ from chatbot_site.asgi import application
 from faq.models import FaqEntry
 from training import pipeline, runs, serving, versions
 from training.lm import engine as engine_module
+from training.lm.decisions import FinishReason, Generated
 from training.lm.packing import packed_forward
 from training.models import AdapterVersion, TrainingRun
 from training.tests.conftest import SHOP
@@ -83,6 +87,16 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
             await asyncio.gather(*replies._tasks)
 
     async_to_sync(whole)()
+
+
+async def answer_to(text: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The deltas and the message that a new customer gets."""
+    client = Client()
+    await client.open()
+    await client.ask(text)
+    answer = await client.read_answer()
+    await client.close()
+    return answer
 
 
 def test_it_streams_an_approved_answer_and_stores_its_basis(live: AdapterVersion) -> None:
@@ -587,27 +601,85 @@ def test_who_waits_is_told_how_many_are_before_them(live: AdapterVersion, monkey
     run(scenario)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_question_survives_the_death_of_the_engine(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that had it has ended; another engine answers, and the customer sees nothing of it."""
-    deaths = iter([SystemExit])
-
-    def dying_once(*args: Any) -> Any:
-        for death in deaths:
-            raise death
-        return packed_forward(*args)
-
-    monkeypatch.setattr(engine_module, "packed_forward", dying_once)
+def test_whoever_waits_long_is_not_taken_for_abandoned(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(replies, "ABANDONED_AFTER", timedelta(seconds=0.5))
+    serving.prepare(live)
 
     async def scenario() -> None:
         client = Client()
         await client.open()
-        await client.ask("formas de pago")
+        with held_engine():
+            await client.ask("formas de pago")
+            await asyncio.sleep(1)
+            await client.send({"type": "ping"})
+            await client.wait_for("pong")
         _, message = await client.read_answer()
         await client.close()
         assert (message["text"], message["finish_reason"]) == ("Con tarjeta o transferencia.", "stop")
 
     run(scenario)
+
+
+def test_all_that_is_being_written_ends_as_interrupted(live: AdapterVersion) -> None:
+    """Those that stream and those that wait: nobody is told that they stopped it themselves."""
+    serving.prepare(live)
+
+    async def scenario() -> None:
+        clients = [Client() for _ in range(4)]
+        for client in clients:
+            await client.open()
+        with held_engine():
+            for client in clients:
+                await client.ask("formas de pago")
+                await client.wait_for("message")
+            await replies.interrupt_all()
+        for client in clients:
+            _, message = await client.read_answer()
+            assert message["finish_reason"] == "error"
+            await client.close()
+
+    run(scenario)
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, *, times: int, after: int = 0) -> list[int]:
+    """Have the engine's thread end in a forward, so many times, after so many whole ones; the forwards so far."""
+    forwards: list[int] = []
+
+    def forward(*args: Any) -> Any:
+        forwards.append(len(forwards))
+        if after <= forwards[-1] < after + times:
+            raise SystemExit
+        return packed_forward(*args)
+
+    monkeypatch.setattr(engine_module, "packed_forward", forward)
+    return forwards
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_question_survives_the_death_of_the_engine(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that had it has ended; another engine answers, and the customer sees nothing of it."""
+    dying(monkeypatch, times=1)
+
+    async def scenario() -> None:
+        _, message = await answer_to("formas de pago")
+        assert (message["text"], message["finish_reason"]) == ("Con tarjeta o transferencia.", "stop")
+
+    run(scenario)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_question_that_kills_engines_is_asked_twice_at_most(
+    live: AdapterVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwards = dying(monkeypatch, times=100)
+
+    async def scenario() -> None:
+        _, message = await answer_to("formas de pago")
+        assert message["finish_reason"] == "error"
+
+    run(scenario)
+    assert len(forwards) == 2
 
 
 @pytest.fixture
@@ -623,40 +695,80 @@ def free(live: AdapterVersion, settings: Settings) -> AdapterVersion:
 
 def test_it_writes_freely_where_that_is_wanted(free: AdapterVersion) -> None:
     async def scenario() -> None:
-        client = Client()
-        await client.open()
-        await client.ask("formas de pago")
-        deltas, message = await client.read_answer()
-        await client.close()
+        deltas, message = await answer_to("formas de pago")
         assert "".join(delta["text"] for delta in deltas) == message["text"] != ""
         assert [delta["seq"] for delta in deltas] == list(range(1, len(deltas) + 1))
-        assert message["finish_reason"] == "stop"
 
     run(scenario)
     answered = Message.objects.get(role="assistant")
     assert (answered.version, answered.entry_key) == (free, "")
 
 
-def test_what_it_writes_is_what_the_engine_wrote(free: AdapterVersion) -> None:
-    async def scenario() -> str:
-        client = Client()
-        await client.open()
-        await client.ask("devolver")
-        _, message = await client.read_answer()
-        await client.close()
-        return str(message["text"])
+@pytest.mark.parametrize(("limit", "reason"), [(3, "length"), (400, "stop")])
+def test_it_says_whether_a_free_text_was_cut(free: AdapterVersion, settings: Settings, limit: int, reason: str) -> None:
+    settings.GENERATION_PARAMETERS = {"max_new_tokens": limit, "no_repeat_ngram_size": 2}
+    whole = serving.write("devolver", free)[1].result()
+    assert whole.finish_reason == reason
 
-    texts: list[str] = []
+    async def scenario() -> None:
+        _, message = await answer_to("devolver")
+        assert (message["text"], message["finish_reason"]) == (whole.text, reason)
 
-    async def kept() -> None:
-        texts.append(await scenario())
-
-    run(kept)
-    _, future = serving.write("devolver", free)
-    assert texts == [future.result().text]
+    run(scenario)
 
 
-def test_free_text_stops_in_the_middle(free: AdapterVersion, settings: Settings) -> None:
+def test_it_declines_in_the_customers_language_when_it_writes(
+    free: AdapterVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words that the model learned for "I don't know" are never seen, whatever comes first."""
+    for pieces in (["No lo ", "sé."], ["No", " lo sé. "], []):
+        written = Generated("".join(pieces), bool(pieces), FinishReason.STOP, 3, 1)
+
+        def write(
+            question: str,
+            version: AdapterVersion,
+            *,
+            stop: Any,
+            on_delta: Any,
+            pieces: list[str] = pieces,
+            written: Generated = written,
+        ) -> Any:
+            future: Future[Generated] = Future()
+
+            def speak() -> None:
+                for piece in pieces:
+                    on_delta(piece)
+                    time.sleep(0.1)
+                future.set_result(written)
+
+            threading.Thread(target=speak).start()
+            return serving.prepare(version), future
+
+        monkeypatch.setattr(serving, "write", write)
+
+        async def scenario() -> None:
+            _, message = await answer_to("hola")
+            assert message["text"].startswith("I'm sorry")
+            assert message["declined"] is True
+
+        run(scenario)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_free_text_is_never_said_twice(free: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine dies when it has written a few words: they are not written again by the next one."""
+    dying(monkeypatch, times=1, after=3)
+
+    async def scenario() -> None:
+        _, message = await answer_to("formas de pago")
+        assert message["finish_reason"] == "error"
+
+    run(scenario)
+
+
+def test_free_text_stops_in_the_middle(
+    free: AdapterVersion, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     settings.GENERATION_PARAMETERS = {"max_new_tokens": 400}
 
     async def scenario() -> None:
@@ -674,17 +786,15 @@ def test_free_text_stops_in_the_middle(free: AdapterVersion, settings: Settings)
     health = serving.engine_health()
     assert health is not None
     assert health.num_under_way == 0
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def test_a_version_that_knows_only_beginnings_does_not_write(live: AdapterVersion, settings: Settings) -> None:
     settings.ANSWER_POLICY = "free"
 
     async def scenario() -> None:
-        client = Client()
-        await client.open()
-        await client.ask("formas de pago")
-        _, message = await client.read_answer()
-        await client.close()
+        _, message = await answer_to("formas de pago")
         assert message["finish_reason"] == "error"
         assert "went wrong" in message["text"]
 

@@ -139,7 +139,8 @@ function append({ message_id: id, seq, text }) {
 function showPlace({ message_id: id, place }) {
   const message = messages.get(id);
   if (!message || message.text || message.finish_reason) return;
-  $(`message-${id}`).querySelector(".meta").textContent = texts.waiting.replace("%(place)s", place);
+  const note = place ? texts.waiting.replace("%(place)s", place) : timeOf(message.at);
+  $(`message-${id}`).querySelector(".meta").textContent = note;
 }
 
 function refused(frame) {
@@ -214,6 +215,7 @@ function newItem(role) {
 
 function endNote(message) {
   if (message.finish_reason === "cancelled") return texts.stopped;
+  if (message.finish_reason === "length") return texts.cut;
   if (message.finish_reason === "error") return texts.interrupted;
   return "";
 }
