@@ -151,7 +151,8 @@ class WholeCharacters:
 
     def push(self, tokens: Sequence[int]) -> str:
         """The text that these tokens complete; the first one without white space before it."""
-        text = "".join(self._stream.step(self._tokenizer, token) or "" for token in tokens)
+        # A model can write any byte; PostgreSQL holds all characters but this one.
+        text = "".join(self._stream.step(self._tokenizer, token) or "" for token in tokens).replace("\0", "")
         if not self._has_begun:
             text = text.lstrip()
             self._has_begun = bool(text)

@@ -151,6 +151,13 @@ def test_a_piece_of_text_is_whole_characters() -> None:
     assert max(map(len, pieces)) == 1
 
 
+def test_a_byte_that_no_database_holds_is_left_out() -> None:
+    tokenizer = load_tokenizer(BaseModel())
+    tokens = [tokenizer.convert_tokens_to_ids(token) for token in byte_tokens(tokenizer, "sí\0, claro")]
+
+    assert WholeCharacters(tokenizer).push(tokens) == "sí, claro"
+
+
 def byte_tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
     """The text as tokens of one byte each, under the names that byte-level BPE gives to bytes."""
     names = [piece for piece, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)]
