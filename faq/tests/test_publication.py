@@ -55,7 +55,15 @@ def test_its_stamp_changes_with_everything_that_is_published() -> None:
     assert changed()
     OffTopicQuestion.objects.create(text="un chiste")
     assert changed()
+    later = published("b")
+    assert changed()
     FaqEntry.objects.filter(pk=entry.pk).update(status="retired", updated_at=timezone.now())
+    assert changed()
+    entry.delete()
+    assert changed()
+    FaqEntry.objects.filter(pk=later.pk).delete()
+    assert changed()
+    FaqEntry.objects.bulk_create([FaqEntry(key="c", question="¿c?", answer="c.", status="published")])
     assert changed()
 
 
