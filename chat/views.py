@@ -18,7 +18,12 @@ NUM_STARTERS = 4
 @require_safe
 def page(request: HttpRequest) -> HttpResponse:
     starters = FaqEntry.objects.published().order_by("-is_critical", "pk").values_list("question", flat=True)
-    context = {"starters": starters[:NUM_STARTERS], "max_chars": MAX_MESSAGE_CHARS, "texts": _texts()}
+    context = {
+        "starters": starters[:NUM_STARTERS],
+        "max_chars": MAX_MESSAGE_CHARS,
+        "texts": _texts(),
+        "is_free": serving.is_free(),
+    }
     return render(request, "chat/page.html", context)
 
 

@@ -5,6 +5,7 @@ import time
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from pytest_django import Settings
 
 from chat.models import Conversation, Message
 from faq.models import FaqEntry
@@ -47,6 +48,17 @@ def test_the_page_speaks_the_language_that_is_chosen(client: Client) -> None:
     client.post("/language/", {"language": "en", "next": "/"})
 
     assert "Write your question" in client.get("/").content.decode()
+
+
+def test_the_page_promises_approved_texts_only_where_they_are_said(client: Client, settings: Settings) -> None:
+    spanish = {"accept-language": "es"}
+    assert "textos aprobados" in client.get("/", headers=spanish).content.decode()
+
+    settings.ANSWER_POLICY = "free"
+
+    page = client.get("/", headers=spanish).content.decode()
+    assert "aprob" not in page
+    assert "pueden ser incorrectas" in page
 
 
 def test_it_reports_health(client: Client) -> None:
