@@ -209,12 +209,11 @@ def memory(ours: Approved) -> dict[str, float]:
     for future in futures:
         future.result()
     config = model.config
-    heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
     head_size = config.hidden_size // config.num_attention_heads
     return {
         "version_kb": sum(each.numel() * each.element_size() for each in weights) / 1e3,
         "queued_chat_kb": queued / num_queued / 1e3,
-        "under_way_kb_a_token": 2 * 4 * config.num_hidden_layers * heads * head_size / 1e3,
+        "under_way_kb_a_token": 2 * 4 * config.num_hidden_layers * config.num_key_value_heads * head_size / 1e3,
     }
 
 
