@@ -19,7 +19,6 @@ from bench.contenders import Approved
 from training.lm.adapters import AdapterError
 from training.lm.config import GenerationParams
 from training.lm.decisions import EngineBusy, Stopped
-from training.lm.engine import Request
 from training.lm.prompts import QuestionTooLong
 
 NUM_STREAMS = 200
@@ -108,32 +107,40 @@ def switch_under_load(versions: tuple[Any, Any], questions: list[str]) -> dict[s
 
 
 def stop_in_the_middle(ours: Approved, version: str, *, count: int) -> dict[str, float]:
-    """Texts stopped at their third piece: pieces that still came, and the time to silence against a forward's."""
-    late = 0
+    """Texts stopped at some moment after their third piece, by another thread, as a customer does it.
+
+    Pieces that still came (one at most: that of the forward under way), and the time to silence against a forward's.
+    """
+    rng = random.Random(0)
+    late: list[int] = []
     silence: list[float] = []
     forward: list[float] = []
     for number in range(count):
         request = replace(ours.request(number), version=version)
         heard: list[float] = []
+        is_under_way = threading.Event()
 
-        def hear(_: str, heard: list[float] = heard, request: Request = request) -> None:
+        def hear(_: str, heard: list[float] = heard, is_under_way: threading.Event = is_under_way) -> None:
             heard.append(time.perf_counter())
             if len(heard) == 3:
-                request.stop.set()
+                is_under_way.set()
 
-        future = ours.engine.submit_generation(request, GenerationParams(max_new_tokens=60), on_delta=hear)
+        future = ours.engine.submit_generation(request, GenerationParams(max_new_tokens=200), on_delta=hear)
+        if not is_under_way.wait(10):
+            continue
+        time.sleep(rng.uniform(0, 0.02))
+        stopped_at = time.perf_counter()
+        request.stop.set()
         try:
             future.result()
         except Stopped:
-            silence.append(time.perf_counter() - heard[2])
+            silence.append(time.perf_counter() - stopped_at)
             forward.append((heard[2] - heard[0]) / 2)
-            late += len(heard) - 3
-    if not silence:
-        return {"stopped": 0, "late_pieces": late, "silence_vs_forward": 0.0}
+            late.append(sum(at > stopped_at for at in heard))
     return {
         "stopped": len(silence),
-        "late_pieces": late,
-        "silence_vs_forward": round(sum(silence) / sum(forward), 2),
+        "most_late_pieces": max(late, default=0),
+        "silence_vs_forward": round(sum(silence) / max(sum(forward), 1e-9), 2),
     }
 
 
