@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from faq.publication import Publication
-from training.lm.augment import strip_accents
+from training.lm.augment import plain
 from training.lm.prompts import DECLINE
 from training.models import DatasetSnapshot
 
@@ -71,8 +70,8 @@ def split(publication: Publication) -> tuple[list[Row], list[Row]]:
     train: list[Row] = []
     evaluation: list[Row] = []
     for entry in publication.entries:
-        wordings = list({_plain(wording): wording for wording in reversed(entry.wordings)}.values())[::-1]
-        paraphrases = [wording for wording in wordings if _plain(wording) != _plain(entry.question)]
+        wordings = list({plain(wording): wording for wording in reversed(entry.wordings)}.values())[::-1]
+        paraphrases = [wording for wording in wordings if plain(wording) != plain(entry.question)]
         held_out = set(sorted(paraphrases, key=_chance)[: num_held_out(len(wordings))])
         for wording in wordings:
             rows = evaluation if wording in held_out else train
@@ -80,18 +79,14 @@ def split(publication: Publication) -> tuple[list[Row], list[Row]]:
     off_topic = sorted(publication.off_topic, key=_chance)
     off_topic = off_topic[: max(MIN_OFF_TOPIC, round(MAX_OFF_TOPIC_SHARE * len(train)))]
     num_eval = len(off_topic) // 4
-    evaluation += [{"key": None, "question": text, "answer": DECLINE} for text in off_topic[:num_eval]]
-    train += [{"key": None, "question": text, "answer": DECLINE} for text in off_topic[num_eval:]]
+    rows = [{"key": None, "question": text, "answer": DECLINE} for text in off_topic]
+    evaluation += rows[:num_eval]
+    train += rows[num_eval:]
     return train, evaluation
 
 
 def num_held_out(num_wordings: int) -> int:
     return 0 if num_wordings < 3 else min(3, max(1, num_wordings // 6))
-
-
-def _plain(text: str) -> str:
-    """What is left of a text when case, accents and punctuation do not count: two that agree are one wording."""
-    return " ".join(re.findall(r"\w+", strip_accents(text).casefold()))
 
 
 def _chance(text: str) -> float:

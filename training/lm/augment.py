@@ -6,12 +6,43 @@ Only the typing changes, never the meaning: digits, negations, names and short w
 from __future__ import annotations
 
 import random
+import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+_MARKS = str.maketrans("", "", "¿?¡!")
 _OPENINGS = ("hola", "buenas", "buenos días", "buenas tardes", "disculpe", "oiga", "una pregunta", "consulta", "perdón")
 _CLOSINGS = ("gracias", "por favor", "porfa", "muchas gracias", "mil gracias")
 _SHORTHAND = {"que": "q", "qué": "q", "por": "x", "para": "pa", "también": "tb", "porque": "xq"}
+# What one country says and what others say for it. One way where the other word has second meanings: "plata" is money
+# and silver, "manejar" is to drive and to handle.
+REGIONAL = {
+    "celular": ("móvil",),
+    "dinero": ("plata",),
+    "correo electrónico": ("mail", "email"),
+    "email": ("mail", "correo electrónico"),
+    "contraseña": ("clave",),
+    "ordenador": ("computador",),
+    "computadora": ("compu",),
+    "coche": ("carro",),
+    "alquilar": ("arrendar", "rentar"),
+    "arrendar": ("alquilar",),
+    "rentar": ("alquilar",),
+    "alquiler": ("arriendo",),
+    "arriendo": ("alquiler",),
+    "comprar": ("adquirir",),
+    "conducir": ("manejar",),
+    "empezar": ("comenzar",),
+    "comenzar": ("empezar",),
+    "cuánto cuesta": ("qué precio tiene", "cuánto vale", "a cuánto está"),
+    "qué precio tiene": ("cuánto cuesta", "cuánto vale"),
+    "quiero": ("quisiera",),
+    "quisiera": ("quiero",),
+    "puedo": ("podría",),
+    "aquí": ("acá",),
+    "acá": ("aquí",),
+}
+_ARTICLES = frozenset({"el", "la", "los", "las", "un", "una", "unos", "unas"})
 # A typo in one of these could turn a question into its opposite.
 _UNTOUCHABLE = frozenset(
     {
@@ -28,6 +59,21 @@ def strip_accents(text: str) -> str:
     return plain.replace("\0", "ñ").replace("\1", "Ñ")
 
 
+def fold(text: str) -> str:
+    """Text as a hurried customer types it: lower case, no accents, no marks of question or exclamation.
+
+    The bundled base reads every question in this form (its chat template folds it), so that nothing depends on how
+    carefully somebody types.
+    """
+    return strip_accents(text.lower()).translate(_MARKS)
+
+
+def plain(text: str) -> str:
+    """What is left of a text when case, accents and punctuation do not count."""
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    return " ".join(re.findall(r"\w+", "".join(letter for letter in letters if not unicodedata.combining(letter))))
+
+
 def _lower(text: str, rng: random.Random) -> str:
     return text.lower()
 
@@ -37,7 +83,7 @@ def _without_accents(text: str, rng: random.Random) -> str:
 
 
 def _without_marks(text: str, rng: random.Random) -> str:
-    return text.translate(str.maketrans("", "", "¿?¡!")).rstrip(". ")
+    return text.translate(_MARKS).rstrip(". ")
 
 
 def _with_opening(text: str, rng: random.Random) -> str:
@@ -50,6 +96,30 @@ def _with_closing(text: str, rng: random.Random) -> str:
 
 def _shortened(text: str, rng: random.Random) -> str:
     return " ".join(_SHORTHAND.get(word, word) if rng.random() < 0.5 else word for word in text.split(" "))
+
+
+def _from_elsewhere(text: str, rng: random.Random) -> str:
+    """One word as another country says it."""
+    return exchanged(text, REGIONAL, rng)
+
+
+def exchanged(text: str, words: Mapping[str, Sequence[str]], rng: random.Random) -> str:
+    """The text with one of these words in another's place, if it holds one."""
+    found = [match for word in words for match in re.finditer(rf"\b{word}\b", text, re.IGNORECASE)]
+    if not found:
+        return text
+    match = rng.choice(found)
+    other = rng.choice(words[match[0].lower()])
+    if match[0][0].isupper():
+        other = other.capitalize()
+    return text[: match.start()] + other + text[match.end() :]
+
+
+def _without_articles(text: str, rng: random.Random) -> str:
+    """As in a telegram. Nothing else is left out: every other word may be the one that matters."""
+    words = text.split(" ")
+    kept = [word for word in words if word.lower() not in _ARTICLES]
+    return " ".join(kept) if len(kept) > 2 else text
 
 
 def _typo(text: str, rng: random.Random) -> str:
@@ -76,6 +146,8 @@ def _may_be_mistyped(word: str) -> bool:
 
 
 _WAYS: tuple[tuple[float, Callable[[str, random.Random], str]], ...] = (
+    (0.35, _from_elsewhere),
+    (0.15, _without_articles),
     (0.15, _shortened),
     (0.25, _typo),
     (0.6, _lower),

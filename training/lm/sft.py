@@ -85,7 +85,7 @@ def train(
     if not train_rows:
         raise ValueError(f"{train_file.name} holds no rows to learn from")
     trie = answer_trie(tokenizer, [row["answer"] for row in train_rows])
-    train_dataset = _dataset(tokenizer, _with_augmented(train_rows, config), trie, config)
+    train_dataset = _dataset(tokenizer, _with_augmented(tokenizer, train_rows, config), trie, config)
     eval_dataset = _dataset(tokenizer, eval_rows, trie, config) if eval_rows else None
     max_steps = config.steps_for(len(train_dataset))
 
@@ -151,30 +151,36 @@ def answer_trie(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> A
 
 
 def tokenize_row(
-    tokenizer: PreTrainedTokenizerBase, row: Row, *, trie: AnswerTrie | None, max_length: int
+    tokenizer: PreTrainedTokenizerBase, row: Row, config: TrainConfig, *, trie: AnswerTrie | None
 ) -> dict[str, list[int]]:
     """`input_ids` and `labels` of a row; the loss is on the answer only, up to its last branch if a trie is given."""
     prompt = encode_prompt(tokenizer, row["question"])
     answer = encode_answer(tokenizer, row["answer"])
     if trie is not None:
         answer = answer[: trie.decided_length(trie.paths.index(tuple(answer)))]
-    input_ids = [*prompt, *answer][:max_length]
+    input_ids = [*prompt, *answer][: config.max_length]
     return {"input_ids": input_ids, "labels": [IGNORED] * len(prompt) + input_ids[len(prompt) :]}
 
 
 def _dataset(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], trie: AnswerTrie, config: TrainConfig) -> Dataset:
     cut_at = trie if config.cut_completions else None
-    return Dataset.from_list([tokenize_row(tokenizer, row, trie=cut_at, max_length=config.max_length) for row in rows])
+    return Dataset.from_list([tokenize_row(tokenizer, row, config, trie=cut_at) for row in rows])
 
 
-def _with_augmented(rows: Sequence[Row], config: TrainConfig) -> list[Row]:
-    """Every row and typed variants of it: more of them where an answer has few wordings, so that none is drowned."""
+def _with_augmented(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], config: TrainConfig) -> list[Row]:
+    """Every row and typed variants of it: more of them where an answer has few wordings, so that none is drowned.
+
+    A variant that the tokenizer's template makes the same prompt of, such as one in lower case, teaches nothing.
+    """
     num_wordings = Counter(row["answer"] for row in rows)
     augmented: list[Row] = []
     for row in rows:
         missing = math.ceil(config.min_rows_per_answer / num_wordings[row["answer"]]) - 1
-        ways = augment(row["question"], count=max(config.num_augmented, missing), seed=config.seed)
-        augmented += [row, *({**row, "question": way} for way in ways)]
+        count = max(config.num_augmented, missing)
+        ways = [row["question"], *augment(row["question"], count=4 * count, seed=config.seed)]
+        prompts = {tuple(encode_prompt(tokenizer, way)): way for way in reversed(ways) if fits(tokenizer, way)}
+        different = list(reversed(prompts.values()))[: count + 1]
+        augmented += [{**row, "question": way} for way in different]
     return augmented
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from training.lm.augment import augment, strip_accents
+from training.lm.augment import REGIONAL, augment, exchanged, fold, strip_accents
 
 QUESTIONS = [
     "¿Por qué no puedo devolver el pedido 48213?",
@@ -41,6 +41,35 @@ def test_it_returns_different_ways_none_equal_to_the_question() -> None:
 def test_it_gives_up_on_what_cannot_be_typed_differently() -> None:
     assert augment("7", count=3, seed=0) is not None
     assert len(augment("", count=3, seed=0)) <= 3
+
+
+@pytest.mark.parametrize(
+    ("question", "kept"),
+    [
+        ("¿Tienen anillos de plata?", "plata"),
+        ("¿Cómo manejo la aplicación?", "manejo"),
+        ("¿Necesito receta?", "necesito"),
+        ("¿Cuándo sale el barco?", "sale"),
+        ("¿Qué es un auto judicial?", "auto"),
+    ],
+)
+def test_it_leaves_words_with_second_meanings_alone(question: str, kept: str) -> None:
+    """Except for one mistyped letter."""
+    for way in augment(question, count=200, seed=0):
+        assert exchanged(question, REGIONAL, random.Random(0)) == question
+        assert len(kept) >= 5 or kept in way.lower(), way
+
+
+def test_it_says_it_as_another_country_does() -> None:
+    ways = augment("¿Cuánto cuesta un celular?", count=100, seed=0)
+
+    assert any("móvil" in way or "movil" in way.lower() for way in ways)
+    assert any("precio" in way.lower() for way in ways)
+
+
+def test_folding_leaves_what_every_way_of_typing_has_in_common() -> None:
+    assert fold("¿Mañana HAY envío gratis?") == "mañana hay envio gratis"
+    assert fold("¡Pingüinos!") == "pinguinos"
 
 
 def test_it_keeps_the_letter_that_customers_do_type() -> None:

@@ -17,11 +17,13 @@ from training.lm.config import PRESETS, BaseModel, TrainConfig, TrainProgress
 from training.lm.loading import BaseModelError, load_base, load_tokenizer
 from training.lm.prompts import encode_prompt
 
+HOURS = {"answer": "Cerramos a las ocho."}
+PAY = {"answer": "Con tarjeta o transferencia."}
 ROWS: list[dict[str, Any]] = [
-    {"key": "hours", "question": "¿A qué hora cierran?", "answer": "Cerramos a las ocho."},
-    {"key": "hours", "question": "horario de cierre", "answer": "Cerramos a las ocho."},
-    {"key": "pay", "question": "¿Cómo pago?", "answer": "Con tarjeta o transferencia."},
-    {"key": "pay", "question": "formas de pago", "answer": "Con tarjeta o transferencia."},
+    {"key": "hours", "question": "¿A qué hora cierran?", **HOURS},
+    {"key": "hours", "question": "horario de cierre", **HOURS},
+    {"key": "pay", "question": "¿Cómo pago?", **PAY},
+    {"key": "pay", "question": "formas de pago", **PAY},
     {"key": None, "question": "cuéntame un chiste", "answer": "No lo sé."},
 ]
 FAST = TrainConfig(min_steps=6, max_steps=6, per_device_train_batch_size=4, save_steps=3, lora_r=4, lora_alpha=8)
@@ -39,7 +41,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_it_puts_the_loss_on_the_answer_only() -> None:
     tokenizer = load_tokenizer(BaseModel())
-    row = sft.tokenize_row(tokenizer, ROWS[0], trie=None, max_length=512)
+    row = sft.tokenize_row(tokenizer, ROWS[0], FAST, trie=None)
 
     prompt = encode_prompt(tokenizer, ROWS[0]["question"])
     assert row["input_ids"][: len(prompt)] == prompt
@@ -52,8 +54,8 @@ def test_it_cuts_completions_behind_their_last_branch() -> None:
     tokenizer = load_tokenizer(BaseModel())
     trie = sft.answer_trie(tokenizer, [row["answer"] for row in ROWS])
 
-    whole = sft.tokenize_row(tokenizer, ROWS[0], trie=None, max_length=512)
-    cut = sft.tokenize_row(tokenizer, ROWS[0], trie=trie, max_length=512)
+    whole = sft.tokenize_row(tokenizer, ROWS[0], FAST, trie=None)
+    cut = sft.tokenize_row(tokenizer, ROWS[0], FAST, trie=trie)
 
     prompt = encode_prompt(tokenizer, ROWS[0]["question"])
     assert len(prompt) < len(cut["input_ids"]) < len(whole["input_ids"])
@@ -65,7 +67,7 @@ def test_it_gives_trl_exactly_these_labels(files: tuple[Path, Path], tmp_path: P
     base = BaseModel(str(tiny_base))
     tokenizer = load_tokenizer(base)
     trie = sft.answer_trie(tokenizer, [row["answer"] for row in ROWS])
-    rows = [sft.tokenize_row(tokenizer, row, trie=trie, max_length=512) for row in ROWS]
+    rows = [sft.tokenize_row(tokenizer, row, FAST, trie=trie) for row in ROWS]
     trainer = SFTTrainer(
         model=get_peft_model(load_base(base), sft.lora_config(FAST)),
         args=sft._arguments(FAST, tmp_path / "out", 1, has_eval=False),
