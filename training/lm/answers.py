@@ -9,12 +9,21 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from training.lm.decisions import Calibration, Candidate, Decision, is_declined
+from training.lm.decisions import (
+    MAX_SUGGESTIONS,
+    MIN_SUGGESTED,
+    Calibration,
+    Candidate,
+    Decision,
+    is_declined,
+)
 from training.lm.decoding import Enough, FloatArray, GuidedAnswer, guided_search
 from training.lm.packing import Expected, TokenTree
-from training.lm.prior import LexicalPrior
+from training.lm.prior import Prior
 from training.lm.prompts import DECLINE, encode_answer
+from training.lm.semantics import bundled_vectors
 from training.lm.trie import AnswerTrie
 
 
@@ -45,11 +54,12 @@ class AnswerSet:
         self.decline_leaf = self.trie.leaf_of[-1]
         self._leaves = np.array(self.trie.leaf_of, dtype=int)
         texts = [(text, owner) for owner, each in enumerate(candidates) for text in (*each.wordings, each.answer)]
-        self.prior: LexicalPrior = LexicalPrior(
+        self.prior: Prior = Prior(
             [text for text, _ in texts],
             [owner for _, owner in texts],
             len(candidates),
             off_topic,
+            vectors=bundled_vectors(),
             previous=previous.prior if previous is not None else None,
         )
 
@@ -75,7 +85,13 @@ class AnswerSet:
             is_exact: whether the confidence is wanted as exactly as if there were time.
         """
         enough = None if is_exact else Enough(calibration.threshold, self.decline_leaf)
-        guided = yield from guided_search(tree, self.trie, self.bonus(scores, calibration), enough=enough)
+        guided = yield from guided_search(
+            tree,
+            self.trie,
+            self.bonus(scores, calibration),
+            model_weight=calibration.model_weight,
+            enough=enough,
+        )
         return self.decision(guided, scores, calibration)
 
     def decision(self, guided: GuidedAnswer, scores: FloatArray, calibration: Calibration) -> Decision:
@@ -85,13 +101,24 @@ class AnswerSet:
             return Decision(None, True, 0.0, 0.0, guided.num_forwards)
         best = places[0]
         confidence = float(guided.probabilities[best])
+        declined = is_declined(confidence, calibration)
         return Decision(
             key=self._best_candidate(int(guided.leaves[best]), scores),
-            is_declined=is_declined(confidence, calibration),
+            is_declined=declined,
             confidence=confidence,
             coverage=float(guided.coverages[best]),
             num_forwards=guided.num_forwards,
+            suggestions=self._suggestions(guided, places, scores, calibration) if declined else (),
         )
+
+    def _suggestions(
+        self, guided: GuidedAnswer, places: NDArray[np.int_], scores: FloatArray, calibration: Calibration
+    ) -> tuple[str, ...]:
+        likeliest = places[:MAX_SUGGESTIONS]
+        if not guided.probabilities[likeliest].sum() >= calibration.suggestion_threshold:
+            return ()
+        likely = [place for place in likeliest if guided.probabilities[place] >= MIN_SUGGESTED]
+        return tuple(self._best_candidate(int(guided.leaves[place]), scores) for place in likely)
 
     def _best_candidate(self, leaf: int, scores: FloatArray) -> str:
         sharing = np.flatnonzero(self._leaves[:-1] == leaf)

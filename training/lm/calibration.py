@@ -1,7 +1,8 @@
-"""Fit how much the lexical prior weighs and from which confidence on to answer, on questions held out from training.
+"""Fit how model and prior weigh and from which confidence on to answer, on questions held out from training.
 
-Two steps: the prior's weight and the standing of "I don't know" by likelihood, shrunk towards values measured on public
-FAQ sets, since an exam may hold ten questions; then the threshold by what right and wrong answers are worth.
+Two steps: the weights of model and prior and the standing of "I don't know" by likelihood, shrunk towards values
+measured on businesses that the base has never seen, since an exam may hold ten questions; then the thresholds by how
+many wrong answers are borne.
 """
 
 from __future__ import annotations
@@ -14,20 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.lm.answers import AnswerSet
-from training.lm.decisions import Calibration
+from training.lm.decisions import MAX_SUGGESTIONS, Calibration
 from training.lm.decoding import FloatArray, guided_search
 from training.lm.packing import Expected, TokenTree
 
 DEFAULT = Calibration()
+MODEL_WEIGHTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 PRIOR_WEIGHTS = (0.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 25.0, 30.0)
 DECLINE_CREDITS = (0.0, 0.1, 0.2, 0.3, 0.4)
 OFF_TOPIC_WEIGHTS = (0.0, 0.5, 1.0)
 # How many exam questions the defaults weigh as much as.
 SHRINKAGE = 10.0
-WRONG_COST = 8.0
+# How many answers the confidences' own word counts for, beside those that the exam counted.
+ADMITTED_WEIGHT = 30.0
+# Of a hundred answers given, this many may be wrong; of a hundred off-topic questions, so many may be met with
+# suggestions.
+TARGET_WRONG = 0.02
+TARGET_SUGGESTED = 0.1
 MAX_SCORED_LEAVES = 1_000
 UNLIKELY = -60.0
-THRESHOLDS = tuple(round(0.3 + 0.01 * step, 2) for step in range(66))
+THRESHOLDS = tuple(round(0.3 + 0.01 * step, 2) for step in range(70))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,52 +60,94 @@ def score(answers: AnswerSet, tree: TokenTree, question: str) -> Generator[list[
     return Scored(expected=None, log_probs=log_probs, question=question)
 
 
-def fit(answers: AnswerSet, scored: Sequence[Scored]) -> Calibration:
-    """The calibration for these answers; the defaults where there is nothing to fit on."""
+def fit(
+    answers: AnswerSet,
+    scored: Sequence[Scored],
+    *,
+    model_weights: Sequence[float] = MODEL_WEIGHTS,
+    prior_weights: Sequence[float] = PRIOR_WEIGHTS,
+) -> Calibration:
+    """The calibration for these answers; the defaults where there is nothing to fit on.
+
+    Args:
+        model_weights, prior_weights: what to choose from; (0.0,) leaves one of the two out, for a comparison.
+    """
     if not any(each.expected for each in scored):
         return DEFAULT
     log_probs = np.stack([each.log_probs for each in scored])
     right = np.array([_leaf(answers, each.expected) for each in scored])
     lexical = [answers.prior.scores(each.question) for each in scored]
-    posteriors = {}
-    for values in product(PRIOR_WEIGHTS, DECLINE_CREDITS, OFF_TOPIC_WEIGHTS):
+    best, best_loss = DEFAULT, np.inf
+    for values in product(model_weights, prior_weights, DECLINE_CREDITS, OFF_TOPIC_WEIGHTS):
         calibration = Calibration(*values)
-        prior = np.stack([answers.prior_of_leaves(scores, calibration) for scores in lexical])
-        posteriors[calibration] = _normalized(log_probs + calibration.prior_weight * prior)
-    best = min(posteriors, key=lambda calibration: _loss(posteriors[calibration], right, answers, calibration))
-    return replace(best, threshold=_threshold(posteriors[best], right, answers.decline_leaf))
+        loss = _loss(_posterior(answers, log_probs, lexical, calibration), right, answers.decline_leaf, calibration)
+        if loss < best_loss:
+            best, best_loss = calibration, loss
+    posterior = _posterior(answers, log_probs, lexical, best)
+    return replace(
+        best,
+        threshold=_threshold(posterior, right, answers.decline_leaf),
+        suggestion_threshold=_suggestion_threshold(posterior, right, answers.decline_leaf),
+    )
 
 
-def _normalized(scores: FloatArray) -> FloatArray:
+def _posterior(
+    answers: AnswerSet, log_probs: FloatArray, lexical: Sequence[FloatArray], calibration: Calibration
+) -> FloatArray:
     """Probabilities over the leaves, (questions, leaves)."""
+    prior = np.stack([answers.prior_of_leaves(scores, calibration) for scores in lexical])
+    scores = calibration.model_weight * log_probs + calibration.prior_weight * prior
     return np.asarray(np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)))
 
 
-def _loss(posterior: FloatArray, right: NDArray[np.int_], answers: AnswerSet, calibration: Calibration) -> float:
+def _loss(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int, calibration: Calibration) -> float:
     """Negative log-likelihood of the right leaves, in-scope and off-topic questions weighing the same, and how far
     the calibration is from the defaults."""
     losses = -np.log(np.maximum(posterior[np.arange(len(right)), right], 1e-4))
-    is_off_topic = right == answers.decline_leaf
+    is_off_topic = right == decline_leaf
     fit_term = sum(float(losses[part].mean()) for part in (is_off_topic, ~is_off_topic) if part.any())
-    distance = (calibration.prior_weight - DEFAULT.prior_weight) / 10.0
-    credit_distance = (calibration.decline_credit - DEFAULT.decline_credit) / 0.1
-    return fit_term + 0.1 * SHRINKAGE / len(right) * (distance**2 + credit_distance**2)
+    distances = (
+        (calibration.model_weight - DEFAULT.model_weight) / 0.5,
+        (calibration.prior_weight - DEFAULT.prior_weight) / 10.0,
+        (calibration.decline_credit - DEFAULT.decline_credit) / 0.1,
+    )
+    return fit_term + 0.1 * SHRINKAGE / len(right) * sum(distance**2 for distance in distances)
 
 
 def _threshold(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int) -> float:
-    """The threshold that serves customers best when a wrong answer costs WRONG_COST times what a right one brings.
-
-    Drawn towards the default by as much as SHRINKAGE questions would.
-    """
     answered = posterior.copy()
     answered[:, decline_leaf] = -1.0
-    confidence = answered.max(axis=1)
-    worth = np.where(answered.argmax(axis=1) == right, 1.0, -WRONG_COST)
-    gains = {limit: float(worth[confidence >= limit].sum()) for limit in THRESHOLDS}
-    # Where many thresholds serve equally well, as on an exam without errors, the middle one errs to neither side.
-    equal = [limit for limit in THRESHOLDS if gains[limit] == max(gains.values())]
-    best = equal[len(equal) // 2]
-    return float(len(right) * best + SHRINKAGE * DEFAULT.threshold) / (len(right) + SHRINKAGE)
+    return fit_threshold(answered.max(axis=1), answered.argmax(axis=1) == right)
+
+
+def fit_threshold(confidences: FloatArray, is_right: NDArray[np.bool_]) -> float:
+    """The lowest threshold at which no more than TARGET_WRONG of the answers given are wrong.
+
+    Counted on the exam and, for as much as ADMITTED_WEIGHT answers, by what the confidences themselves admit: an exam
+    of ten questions without an error has not shown that there are none, nor one error that there are many.
+
+    Args:
+        confidences: of the likeliest answer to each question, (questions,).
+        is_right: whether it is the right one, which it is not for an off-topic question.
+    """
+    for limit in THRESHOLDS:
+        given = confidences >= limit
+        if not given.any():
+            break
+        admitted = ADMITTED_WEIGHT * float((1 - confidences[given]).mean())
+        if ((~is_right[given]).sum() + admitted) / (given.sum() + ADMITTED_WEIGHT) <= TARGET_WRONG:
+            return limit
+    return THRESHOLDS[-1]
+
+
+def _suggestion_threshold(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int) -> float:
+    """The lowest threshold at which no more than TARGET_SUGGESTED of off-topic questions meet with suggestions."""
+    answers = np.delete(posterior[right == decline_leaf], decline_leaf, axis=1)
+    likeliest = np.sort(answers, axis=1)[:, -MAX_SUGGESTIONS:].sum(axis=1)
+    if not len(likeliest):
+        return DEFAULT.suggestion_threshold
+    fitted = max(float(np.quantile(likeliest, 1 - TARGET_SUGGESTED)), THRESHOLDS[0])
+    return (len(likeliest) * fitted + SHRINKAGE * DEFAULT.suggestion_threshold) / (len(likeliest) + SHRINKAGE)
 
 
 def _leaf(answers: AnswerSet, key: str | None) -> int:

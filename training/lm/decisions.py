@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+# Questions in a "Did you mean …?", and how likely each of them must be.
+MAX_SUGGESTIONS = 3
+MIN_SUGGESTED = 0.05
+
 
 class Stopped(Exception):
     """The engine was told to stop before it found an answer."""
@@ -64,18 +68,26 @@ class Candidate:
 class Calibration:
     """Fitted on a version's exam and stored with it (calibration.py).
 
+    The defaults suit entries of a single wording, for which there is no exam: measured on businesses of the corpus that
+    the bundled base has not seen.
+
     Attributes:
-        prior_weight: λ in log p_model + λ · prior (prior.py).
+        model_weight: α in α · log p_model + λ · prior: a model that is surer than it is right is listened to less.
+        prior_weight: λ.
         decline_credit: the prior that "I don't know" has for every question.
         off_topic_weight: how much the prior's view of a question as off-topic adds to that. None by default: where
             answers have one wording each, a few dozen off-topic questions speak louder than all of them.
         threshold: the confidence from which on a question is answered.
+        suggestion_threshold: the probability that the likeliest MAX_SUGGESTIONS entries must have together for an
+            unanswered question to be met with "Did you mean …?".
     """
 
+    model_weight: float = 0.15
     prior_weight: float = 15.0
-    decline_credit: float = 0.2
+    decline_credit: float = 0.3
     off_topic_weight: float = 0.0
-    threshold: float = 0.5
+    threshold: float = 0.65
+    suggestion_threshold: float = 0.4
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -96,6 +108,8 @@ class Decision:
             very many answers would have to be read for it, understated as far as the decision allows.
         coverage: the mass that the model left to itself put on approved answers (decoding.py).
         num_forwards: forwards of the model.
+        suggestions: of a question that is not answered, the entries that may be meant, likeliest first; none where the
+            question seems to be about nothing that is published.
     """
 
     key: str | None
@@ -103,6 +117,7 @@ class Decision:
     confidence: float
     coverage: float
     num_forwards: int
+    suggestions: tuple[str, ...] = ()
 
 
 def is_declined(confidence: float, calibration: Calibration) -> bool:

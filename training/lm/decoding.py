@@ -79,12 +79,13 @@ def guided_search(
     trie: AnswerTrie,
     bonus: FloatArray | None = None,
     *,
+    model_weight: float = 1.0,
     tolerance: float = 0.01,
     enough: Enough | None = None,
 ) -> Search:
-    """The answers that the model finds most probable, each scored log p_model + bonus and normalised over the trie.
+    """The answers found most probable, each scored model_weight · log p_model + bonus and normalised over the trie.
 
-    Best-first search. A branch's bound, log p_model of its prefix + the best bonus below it, is at least the score of
+    Best-first search. A branch's bound, the score of its prefix + the best bonus below it, is at least the score of
     every leaf below it, so that the first place is exact as soon as no bound is above it. The search goes on until
     what the open branches might still hold is less than `tolerance` of all the probability. What the first forward
     reads beside the prompt is drafted by the bonus; that changes how many forwards follow, never what is found.
@@ -92,10 +93,12 @@ def guided_search(
     Args:
         tree: the prompt, nothing of it read yet.
         bonus: one number per leaf, (leaves,), such as λ · prior; None for the model alone.
+        model_weight: below 1 for a model that is surer than it is right.
         tolerance: 0 scores every leaf.
         enough: what there is to decide; a search that takes long ends when that is certain.
     """
-    search = _BestFirst(tree, trie, np.zeros(len(trie)) if bonus is None else bonus, tolerance, enough)
+    bonus = np.zeros(len(trie)) if bonus is None else bonus
+    search = _BestFirst(tree, trie, bonus, model_weight, tolerance, enough)
     asking = search.draft()
     num_forwards = 0
     while asking:
@@ -109,11 +112,18 @@ class _BestFirst:
     """The state of one guided search: scored leaves, open branches, and what the model said after which branch."""
 
     def __init__(
-        self, tree: TokenTree, trie: AnswerTrie, bonus: FloatArray, tolerance: float, enough: Enough | None
+        self,
+        tree: TokenTree,
+        trie: AnswerTrie,
+        bonus: FloatArray,
+        model_weight: float,
+        tolerance: float,
+        enough: Enough | None,
     ) -> None:
         self._tree = tree
         self._trie = trie
         self._bonus = bonus
+        self._model_weight = model_weight
         self._tolerance = tolerance
         self._enough = enough
         self._width = WIDTH if tolerance else WIDTH_FOR_ALL
@@ -209,7 +219,7 @@ class _BestFirst:
     def _expand(self, node: _Open) -> None:
         children = self._said[node.branch]
         mass = float(np.logaddexp.reduce(children))
-        log_probs = node.log_prob + children - mass
+        log_probs = node.log_prob + self._model_weight * (children - mass)
         log_coverage = node.log_coverage + mass
         starts, stops = np.array(node.branch.bounds[:-1]), np.array(node.branch.bounds[1:])
         is_leaf = stops - starts == 1

@@ -33,6 +33,8 @@ class Metrics:
     """Shares are of in-scope questions, `off_topic_declined` of off-topic ones; None where none was asked.
 
     Attributes:
+        suggested: not answered, but met with "Did you mean …?"; part of `declined`.
+        suggested_right: the right entry was among those.
         accuracy: the right entry came first, whatever the threshold made of it.
         auroc: the chance that an in-scope question gets a higher confidence than an off-topic one.
     """
@@ -42,8 +44,11 @@ class Metrics:
     answered_right: float | None
     answered_wrong: float | None
     declined: float | None
+    suggested: float | None
+    suggested_right: float | None
     off_topic: int
     off_topic_declined: float | None
+    off_topic_suggested: float | None
     auroc: float | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,8 +64,11 @@ def measure(answers: Sequence[Asked]) -> Metrics:
         answered_right=_share([each.is_answered_right for each in in_scope]),
         answered_wrong=_share([each.is_answered_wrong for each in in_scope]),
         declined=_share([each.decision.is_declined for each in in_scope]),
+        suggested=_share([bool(each.decision.suggestions) for each in in_scope]),
+        suggested_right=_share([each.expected in each.decision.suggestions for each in in_scope]),
         off_topic=len(off_topic),
         off_topic_declined=_share([each.decision.is_declined for each in off_topic]),
+        off_topic_suggested=_share([bool(each.decision.suggestions) for each in off_topic]),
         auroc=auroc([each.decision.confidence for each in in_scope], [each.decision.confidence for each in off_topic]),
     )
 

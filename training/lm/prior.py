@@ -1,4 +1,4 @@
-"""A lexical prior: what the letters of a question say about which entry it means, without any model.
+"""What a question's letters and sentence vector say about which entry it means, without any forward pass.
 
 It needs no training, so it knows an entry added a minute ago. Knows no model and no database.
 """
@@ -10,27 +10,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.kernel_ridge import KernelRidge
+
+from training.lm.ngrams import NUM_NGRAMS, count_ngrams
+from training.lm.semantics import SentenceVectors
 
 # The least-squares part solves a system as large as the number of texts. Owners with many lend it their first ones;
 # beyond half as many owners the nearest text alone speaks.
 MAX_FITTED_TEXTS = 4_000
 NEAREST_WEIGHT = 0.5
+RIDGE = 0.3
 
-# Without a vocabulary a text's n-grams are counted by itself, so that one edited text costs one text.
-_VECTORIZER = HashingVectorizer(
-    analyzer="char_wb",
-    ngram_range=(2, 5),
-    strip_accents="unicode",
-    norm=None,
-    alternate_sign=False,
-    n_features=1 << 20,
-    dtype=np.float32,
-)
+# How much a sentence vector weighs beside the letters.
+MEANING_WEIGHT = 1.0
 
 
-class LexicalPrior:
+class Prior:
     """Character n-grams (TF-IDF, 2 to 5 letters within words), read in two ways that err differently.
 
     The nearest text of each owner by cosine, and a ridge regression on the owners, which learns which letters matter.
@@ -51,7 +47,8 @@ class LexicalPrior:
         num_owners: int,
         off_topic: Sequence[str] = (),
         *,
-        previous: LexicalPrior | None = None,
+        vectors: SentenceVectors | None = None,
+        previous: Prior | None = None,
     ) -> None:
         self.num_owners = num_owners
         everyone = np.array([*owners, *[num_owners] * len(off_topic)], dtype=int)
@@ -61,19 +58,25 @@ class LexicalPrior:
         self._present, self._starts = np.unique(self._owners, return_index=True)
         everything = [*texts, *off_topic]
         self._texts = [everything[place] for place in order]
-        self._counts = _counted(self._texts, previous)
+        self._vectors = vectors
+        # Meanings have one row a dimension, as a question's vector is multiplied with them.
+        self._counts, self._meanings = _read(self._texts, vectors, previous)
         self._dual: NDArray[np.float32] | None = None
         if not self._texts:
             return
         weights = TfidfTransformer(sublinear_tf=True)
-        vectors = weights.fit_transform(self._counts)
-        self._by_ngram = vectors.T.tocsr()
+        letters = weights.fit_transform(self._counts)
+        self._by_ngram = letters.T.tocsr()
         # N-grams that stand in none of the texts say nothing about which of them is meant.
         self._idf = weights.idf_ * (np.diff(self._by_ngram.indptr) > 0)
         self._fitted = self._fitted_rows()
         if len(self._fitted):
             targets = np.eye(num_owners + 1, dtype=np.float32)[self._owners[self._fitted]]
-            ridge = KernelRidge(alpha=0.3, kernel="linear").fit(vectors[self._fitted], targets)
+            kernel = (letters[self._fitted] @ letters[self._fitted].T).toarray()
+            if self._meanings is not None:
+                meanings = self._meanings[:, self._fitted]
+                kernel = _mixed(kernel, meanings.T @ meanings)
+            ridge = KernelRidge(alpha=RIDGE, kernel="precomputed").fit(kernel, targets)
             self._dual = np.asarray(ridge.dual_coef_, dtype=np.float32)
 
     def _fitted_rows(self) -> NDArray[np.int_]:
@@ -93,7 +96,10 @@ class LexicalPrior:
         scores = np.zeros(self.num_owners + 1)
         if not self._texts:
             return scores
-        likeness = (self._vector(question) @ self._by_ngram).toarray()[0]
+        counts = count_ngrams([question])
+        likeness = (self._letters(counts) @ self._by_ngram).toarray()[0]
+        if self._vectors is not None and self._meanings is not None:
+            likeness = _mixed(likeness, self._vectors.of(counts)[0] @ self._meanings)
         scores[self._present] = NEAREST_WEIGHT * np.maximum.reduceat(likeness, self._starts)
         scores[-1] = 0.0
         if self._dual is not None:
@@ -101,20 +107,31 @@ class LexicalPrior:
             scores += likeness[self._fitted] @ self._dual
         return scores
 
-    def _vector(self, question: str) -> csr_matrix:
+    def _letters(self, counts: csr_matrix) -> csr_matrix:
         """What TfidfTransformer makes of one text, without its checks, which take longer than all the rest."""
-        vector = _VECTORIZER.transform([question])
+        vector = counts.copy()
         vector.data = (1 + np.log(vector.data)) * self._idf[vector.indices]
         vector.data /= np.linalg.norm(vector.data) or 1.0
         return vector
 
 
-def _counted(texts: Sequence[str], previous: LexicalPrior | None) -> csr_matrix:
-    """How often each n-gram stands in each text, (texts, n-grams)."""
+def _mixed(letters: NDArray[np.float32], meanings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One likeness from two; a kernel if both are."""
+    return np.asarray((letters + MEANING_WEIGHT * meanings) / (1 + MEANING_WEIGHT), dtype=np.float32)
+
+
+def _read(
+    texts: Sequence[str], vectors: SentenceVectors | None, previous: Prior | None
+) -> tuple[csr_matrix, NDArray[np.float32] | None]:
+    """How often each n-gram stands in each text, (texts, n-grams), and the texts' vectors, (dimensions, texts)."""
     known = {text: row for row, text in enumerate(previous._texts)} if previous is not None else {}
     new = list(dict.fromkeys(text for text in texts if text not in known))
     rows = known | {text: len(known) + place for place, text in enumerate(new)}
-    parts = [previous._counts] if previous is not None else []
-    if new or not parts:
-        parts.append(_VECTORIZER.transform(new or [""]))
-    return vstack(parts, format="csr")[[rows[text] for text in texts]]
+    order = [rows[text] for text in texts]
+    counts = count_ngrams(new) if new else csr_matrix((0, NUM_NGRAMS), dtype=np.float32)
+    meanings = vectors.of(counts).T if vectors is not None else None
+    if previous is not None:
+        counts = vstack([previous._counts, counts], format="csr")
+        if meanings is not None and previous._meanings is not None:
+            meanings = np.concatenate([previous._meanings, meanings], axis=1)
+    return counts[order], np.ascontiguousarray(meanings[:, order]) if meanings is not None else None

@@ -274,7 +274,7 @@ def test_it_answers_right_through_the_commands(shop: None) -> None:
 
     answer = run_json("ask", "a que hora cierran??")
     assert set(answer) == {
-        *("answer", "entry", "declined", "confidence", "coverage", "version", "seconds", "forwards"),
+        *("answer", "entry", "declined", "suggestions", "confidence", "coverage", "version", "seconds", "forwards"),
     }
     assert (answer["answer"], answer["entry"], answer["declined"]) == ("Cerramos a las ocho.", "hours", False)
     assert answer["version"] == trained["version"]
@@ -284,8 +284,8 @@ def test_it_answers_right_through_the_commands(shop: None) -> None:
         "evaluate", questions({"¿Cómo se paga?": "pay", "quiero devolver": "return", "un chiste": None})
     )
     assert set(evaluated) == {
-        *("version", "in_scope", "accuracy", "answered_right", "answered_wrong", "declined"),
-        *("off_topic", "off_topic_declined", "auroc", "seconds"),
+        *("version", "in_scope", "accuracy", "answered_right", "answered_wrong", "declined", "suggested"),
+        *("suggested_right", "off_topic", "off_topic_declined", "off_topic_suggested", "auroc", "seconds"),
     }
     assert (evaluated["in_scope"], evaluated["off_topic"]) == (2, 1)
     assert evaluated["accuracy"] == 1.0

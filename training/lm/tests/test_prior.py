@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from training.lm import prior as prior_module
-from training.lm.prior import LexicalPrior
+from training.lm.prior import Prior
 
 TEXTS = [
     "¿Cuánto cuesta el envío?",
@@ -16,21 +16,21 @@ OFF_TOPIC = ["¿Quién ganó el mundial?", "cuéntame un chiste"]
 
 
 def test_it_finds_the_owner_of_a_similar_wording() -> None:
-    prior = LexicalPrior(TEXTS, OWNERS, 2, OFF_TOPIC)
+    prior = Prior(TEXTS, OWNERS, 2, OFF_TOPIC)
 
     assert prior.scores("cuanto sale el ENVIO").argmax() == 0
     assert prior.scores("devolver producto").argmax() == 1
 
 
 def test_it_knows_what_is_off_topic() -> None:
-    prior = LexicalPrior(TEXTS, OWNERS, 2, OFF_TOPIC)
+    prior = Prior(TEXTS, OWNERS, 2, OFF_TOPIC)
 
     assert prior.scores("un chiste de futbol").argmax() == 2
     assert prior.scores("日本語").max() == 0
 
 
 def test_it_works_with_no_text_at_all() -> None:
-    prior = LexicalPrior([], [], 0)
+    prior = Prior([], [], 0)
 
     assert prior.scores("¿hola?").shape == (1,)
 
@@ -38,7 +38,7 @@ def test_it_works_with_no_text_at_all() -> None:
 def test_it_falls_back_to_the_nearest_text_when_there_are_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prior_module, "MAX_FITTED_TEXTS", 5)
 
-    scores = LexicalPrior(TEXTS, OWNERS, 2).scores("quiero devolver algo")
+    scores = Prior(TEXTS, OWNERS, 2).scores("quiero devolver algo")
 
     assert scores.argmax() == 1
     assert scores[1] == pytest.approx(prior_module.NEAREST_WEIGHT, abs=1e-5)
@@ -46,7 +46,7 @@ def test_it_falls_back_to_the_nearest_text_when_there_are_very_many(monkeypatch:
 
 def test_a_text_of_the_faq_is_wholly_like_itself() -> None:
     """Questions are weighed as the texts are: the cosine of a text with itself is one."""
-    scores = LexicalPrior(TEXTS, OWNERS, 2)
+    scores = Prior(TEXTS, OWNERS, 2)
     scores._dual = None
 
     for text, owner in zip(TEXTS, OWNERS, strict=True):
@@ -55,20 +55,20 @@ def test_a_text_of_the_faq_is_wholly_like_itself() -> None:
 
 def test_it_takes_over_what_has_not_changed() -> None:
     """A later publication gives the same prior whether it starts from an earlier one or from nothing."""
-    earlier = LexicalPrior(["otra cosa", *TEXTS], [2, *OWNERS], 3, OFF_TOPIC)
+    earlier = Prior(["otra cosa", *TEXTS], [2, *OWNERS], 3, OFF_TOPIC)
     texts, owners = [*TEXTS[:3], "¿Puedo pagar con tarjeta?"], [0, 0, 1, 2]
 
-    anew, taken_over = (LexicalPrior(texts, owners, 3, OFF_TOPIC, previous=previous) for previous in (None, earlier))
+    anew, taken_over = (Prior(texts, owners, 3, OFF_TOPIC, previous=previous) for previous in (None, earlier))
 
     for question in ("cuanto sale el ENVIO", "un chiste de futbol", "tarjeta", "日本語"):
         assert taken_over.scores(question) == pytest.approx(anew.scores(question), abs=1e-6)
 
 
 def test_it_learns_a_new_text_from_nothing() -> None:
-    earlier = LexicalPrior([], [], 0)
+    earlier = Prior([], [], 0)
 
-    assert LexicalPrior(TEXTS, OWNERS, 2, previous=earlier).scores("devolver algo").argmax() == 1
+    assert Prior(TEXTS, OWNERS, 2, previous=earlier).scores("devolver algo").argmax() == 1
 
 
 def test_the_letters_of_no_text_say_nothing() -> None:
-    assert LexicalPrior(TEXTS, OWNERS, 2).scores("") == pytest.approx([0, 0, 0])
+    assert Prior(TEXTS, OWNERS, 2).scores("") == pytest.approx([0, 0, 0])
