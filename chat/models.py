@@ -76,6 +76,8 @@ class Message(models.Model):
     )
     entry_key = models.CharField(_("answer"), max_length=200, blank=True)
     is_declined = models.BooleanField(_("declined"), default=False)
+    # Where it was declined: questions that may have been meant, as they were published then.
+    suggestions = models.JSONField(_("suggested questions"), default=list, blank=True)
     confidence = models.FloatField(_("confidence"), null=True)
     coverage = models.FloatField(_("coverage"), null=True)
     created_at = models.DateTimeField(_("sent at"), auto_now_add=True)

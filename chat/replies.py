@@ -136,6 +136,7 @@ def as_frame(message: Message) -> dict[str, Any]:
         "seq": message.seq,
         "finish_reason": message.finish_reason,
         "declined": message.is_declined,
+        "suggestions": message.suggestions,
         "at": message.created_at.isoformat(),
     }
 
@@ -171,15 +172,17 @@ async def _answer(reply: Reply) -> None:
     """Have the engine choose an approved answer, store on what basis, and say it."""
     servable, decision = await _ask(reply, serving.ask)
     entry = servable.entry_for(decision)
+    suggestions = servable.suggestions_for(decision)
     await _update(
         reply.message,
         version=servable.version,
         entry_key=entry.key if entry else "",
         is_declined=decision.is_declined,
+        suggestions=suggestions,
         confidence=decision.confidence,
         coverage=decision.coverage,
     )
-    text = entry.answer if entry else serving.decline_text()
+    text = entry.answer if entry else serving.suggest_text() if suggestions else serving.decline_text()
     for delta in deltas(text):
         await _say(reply, delta)
         await asyncio.sleep(DELTA_SECONDS)

@@ -67,6 +67,7 @@ def _texts() -> dict[str, Any]:
         "notYet": _("The assistant is not ready yet. This page comes alive by itself as soon as it is."),
         "live": _("The assistant is ready. Ask away."),
         "sending": _("Sending…"),
+        "suggestions": _("Questions that you may mean"),
         "waiting": _("People before you: %(place)s"),
         "tooLong": _("Your message has %(num)s characters; at most %(max)s fit. Please shorten it."),
     }

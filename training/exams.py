@@ -50,15 +50,25 @@ def learned_entries(train_rows: Sequence[Row]) -> list[Row]:
     return list(entries.values())
 
 
-def examine(
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """An exam before anything is decided: what may be answered, what is asked, and what the model makes of it."""
+
+    answers: AnswerSet
+    questions: tuple[Row, ...]
+    scored: tuple[Scored, ...]
+    is_held_out: bool
+
+
+def sit(
     engine: Engine,
     version: str,
     train_rows: Sequence[Row],
     eval_rows: Sequence[Row],
     *,
     on_progress: Callable[[], None] = lambda: None,
-) -> ExamResult:
-    """Ask everything that was held out; fit the calibration on it; measure with that calibration."""
+) -> Sitting:
+    """Ask everything that was held out."""
     entries = learned_entries(train_rows)
     answers = AnswerSet(
         engine.tokenizer,
@@ -70,20 +80,36 @@ def examine(
     questions = [row for row in questions if fits(engine.tokenizer, row["question"])]
     requests = [Request(row["question"], version, answers, is_exact=True) for row in questions]
     scored: list[Scored] = []
-    for row, result in zip(questions, _asked_at_once(engine.submit_scoring, requests), strict=True):
+    for row, result in zip(questions, asked_at_once(engine.submit_scoring, requests), strict=True):
         scored.append(replace(result, expected=row["key"]))
         on_progress()
+    return Sitting(answers, tuple(questions), tuple(scored), is_held_out)
+
+
+def examine(
+    engine: Engine,
+    version: str,
+    train_rows: Sequence[Row],
+    eval_rows: Sequence[Row],
+    *,
+    on_progress: Callable[[], None] = lambda: None,
+) -> ExamResult:
+    """Ask everything that was held out; fit the calibration on it; measure with that calibration."""
+    sitting = sit(engine, version, train_rows, eval_rows, on_progress=on_progress)
     # Typed variants are too near to what was learned to say anything about customers' own words.
-    calibration = fit(answers, scored if is_held_out else [])
-    requests = [replace(request, calibration=calibration) for request in requests]
+    calibration = fit(sitting.answers, sitting.scored if sitting.is_held_out else [])
+    requests = [
+        Request(row["question"], version, sitting.answers, calibration, is_exact=True) for row in sitting.questions
+    ]
     asked = []
-    for row, decision in zip(questions, _asked_at_once(engine.submit, requests), strict=True):
+    for row, decision in zip(sitting.questions, asked_at_once(engine.submit, requests), strict=True):
         asked.append(Asked(row["question"], row["key"], decision))
         on_progress()
-    return ExamResult(measure(asked), calibration, tuple(asked), is_held_out, engine.precision.is_quantized)
+    is_quantized = engine.precision.is_quantized
+    return ExamResult(measure(asked), calibration, tuple(asked), sitting.is_held_out, is_quantized)
 
 
-def _asked_at_once(submit: Callable[[Request], Future[T]], requests: Sequence[Request]) -> Iterator[T]:
+def asked_at_once(submit: Callable[[Request], Future[T]], requests: Sequence[Request]) -> Iterator[T]:
     """Put questions as many customers would, so that they share forwards; the results in their order."""
     waiting: deque[Future[T]] = deque()
     for request in requests:
@@ -114,6 +140,7 @@ def write_report(result: ExamResult, path: Path) -> None:
                 "expected": each.expected,
                 "answered": each.decision.key,
                 "declined": each.decision.is_declined,
+                "suggested": each.decision.suggestions,
                 "confidence": round(each.decision.confidence, 4),
                 "coverage": round(each.decision.coverage, 4),
             }
@@ -133,6 +160,8 @@ def save(version: AdapterVersion, result: ExamResult) -> Exam:
             answered_right=metrics.answered_right or 0.0,
             answered_wrong=metrics.answered_wrong or 0.0,
             declined=metrics.declined or 0.0,
+            suggested=metrics.suggested or 0.0,
+            suggested_right=metrics.suggested_right or 0.0,
             num_off_topic=metrics.off_topic,
             off_topic_declined=metrics.off_topic_declined,
             auroc=metrics.auroc,

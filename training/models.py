@@ -154,6 +154,9 @@ class Exam(models.Model):
     answered_right = models.FloatField(_("answered right"))
     answered_wrong = models.FloatField(_("answered wrong"))
     declined = models.FloatField(_("declined"))
+    # Of those declined: met with "Did you mean …?"; and with the right entry among the questions offered.
+    suggested = models.FloatField(_("met with suggestions"), default=0)
+    suggested_right = models.FloatField(_("rightly suggested"), default=0)
     num_off_topic = models.PositiveIntegerField(_("off-topic questions asked"))
     off_topic_declined = models.FloatField(_("off-topic declined"), null=True)
     auroc = models.FloatField(null=True)

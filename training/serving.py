@@ -57,6 +57,10 @@ class Servable:
         """The entry whose stored answer is to be said, character for character; None for "I don't know"."""
         return None if decision.is_declined or decision.key is None else self.entries[decision.key]
 
+    def suggestions_for(self, decision: Decision) -> list[str]:
+        """The published questions to offer where the decision is not to answer; none for a plain "I don't know"."""
+        return [self.entries[key].question for key in decision.suggestions]
+
 
 MAX_SERVABLES = 8
 
@@ -176,6 +180,11 @@ def _submit(
 def decline_text() -> str:
     """What customers read when the assistant does not know, in their language."""
     return _("I'm sorry, I don't know that. Could you ask it in another way?")
+
+
+def suggest_text() -> str:
+    """What customers read above the questions that they may have meant, in their language."""
+    return _("I am not sure that I understood. Did you mean one of these?")
 
 
 def prepare(version: AdapterVersion) -> Servable:

@@ -32,6 +32,15 @@ class Server:
         """Edit a published answer, as the admin would."""
         self.run(f"entry = FaqEntry.objects.get(key={key!r}); entry.answer = {answer!r}; entry.save()")
 
+    def make_unsure(self) -> None:
+        """Let the live version find nothing sure enough to be said."""
+        self.run(
+            "from training.versions import live_version; path = live_version().path / 'calibration.json'; "
+            "import json; values = json.loads(path.read_text()); "
+            "path.write_text(json.dumps(values | {'threshold': 1.1, 'suggestion_threshold': 0.05}))"
+        )
+        self.drop_connections()
+
     def drop_connections(self) -> None:
         """Restart the web server, which is what a lost connection looks like from a browser."""
         _stop(self.web)

@@ -243,3 +243,19 @@ def test_it_speaks_english_when_asked(page: Page, server: Server) -> None:
     page.keyboard.press("Enter")
     expect(page.locator(".message.assistant")).to_have_count(1)
     assert last_answer(page).startswith("I'm sorry")
+
+
+def test_it_offers_the_questions_that_may_be_meant(page: Page, server: Server) -> None:
+    """Last, since the version knows nothing for sure afterwards."""
+    server.make_unsure()
+    page.goto(server.url)
+    ask(page, "quiero devolver algo")
+    assert last_answer(page).startswith("No estoy seguro")
+    offered = page.get_by_role("list", name="Preguntas que quizá quiere hacer").get_by_role("button")
+    expect(offered.filter(has_text="¿Puedo devolver un producto?")).to_be_visible()
+    expect(page.locator("#announcer")).to_contain_text("¿Puedo devolver un producto?")
+
+    page.reload()
+    offered.filter(has_text="¿Puedo devolver un producto?").click()
+
+    expect(page.locator(".message.user .bubble").last).to_have_text("¿Puedo devolver un producto?")

@@ -120,6 +120,28 @@ def test_it_streams_an_approved_answer_and_stores_its_basis(live: AdapterVersion
     assert answered.coverage is not None
 
 
+def test_it_offers_the_questions_that_may_be_meant(live: AdapterVersion) -> None:
+    """A version that is never sure enough to answer, but knows what is about the shop."""
+    calibration = {"prior_weight": 5.0, "threshold": 0.9999, "suggestion_threshold": 0.3}
+    (live.path / "calibration.json").write_text(json.dumps(calibration), encoding="utf-8")
+
+    async def scenario() -> None:
+        client = Client()
+        await client.open(language="es")
+        await client.ask("devolver o pagar")
+        _, message = await client.read_answer()
+        assert message["declined"] is True
+        assert message["text"].startswith("No estoy seguro")
+        assert set(message["suggestions"]) <= {question for question, _, _ in SHOP.values()}
+        assert "¿Puedo devolver un producto?" in message["suggestions"]
+        await client.send({"type": "resume"})
+        again = (await client.wait_for("ready"))["messages"][-1]
+        assert again["suggestions"] == message["suggestions"]
+        await client.close()
+
+    run(scenario)
+
+
 def test_it_says_that_it_does_not_know(live: AdapterVersion) -> None:
     async def scenario() -> None:
         client = Client()

@@ -108,7 +108,7 @@ function receive(frame) {
     case "message":
     case "done":
       put(frame.message);
-      if (frame.type === "done") announce(frame.message.text);
+      if (frame.type === "done") announce([frame.message.text, ...(frame.message.suggestions ?? [])].join(" "));
       break;
     case "waiting":
       showPlace(frame);
@@ -196,6 +196,8 @@ function draw(message) {
   const meta = item.querySelector(".meta");
   meta.replaceChildren(endNote(message) || timeOf(message.at));
   if (message.finish_reason === "error") meta.append(" ", retryButton(message));
+  item.querySelector(".suggestions")?.remove();
+  if (message.finish_reason === "stop" && message.suggestions?.length) item.append(suggestionList(message));
 }
 
 function newItem(role) {
@@ -211,6 +213,24 @@ function newItem(role) {
   meta.className = "meta";
   item.append(name, bubble, meta);
   return item;
+}
+
+function suggestionList(message) {
+  const list = document.createElement("ul");
+  list.className = "starters suggestions";
+  list.setAttribute("aria-label", texts.suggestions);
+  for (const question of message.suggestions) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "starter";
+    button.dir = "auto";
+    button.textContent = question;
+    button.onclick = () => ask(question);
+    const item = document.createElement("li");
+    item.append(button);
+    list.append(item);
+  }
+  return list;
 }
 
 function endNote(message) {

@@ -39,14 +39,16 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         seconds = time.monotonic() - started
         entry = servable.entry_for(decision)
-        answer = entry.answer if entry else serving.decline_text()
+        suggestions = servable.suggestions_for(decision)
+        answer = entry.answer if entry else serving.suggest_text() if suggestions else serving.decline_text()
         if not options["json"]:
-            self.stdout.write(answer)
+            self.stdout.write("\n".join([answer, *(f"- {question}" for question in suggestions)]))
             return
         summary = {
             "answer": answer,
             "entry": entry.key if entry else None,
             "declined": decision.is_declined,
+            "suggestions": suggestions,
             "confidence": round(decision.confidence, 4),
             "coverage": round(decision.coverage, 4),
             "version": version.name,
