@@ -6,7 +6,7 @@ SYSTEM_PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 py
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 
 
-.PHONY: run test bench messages clean
+.PHONY: run test bench compare messages clean
 
 run: $(VENV)/runs
 	@$(BIN)/python -m chatbot_site.local || [ $$? -eq 130 ] # Ctrl-C is no failure
@@ -16,6 +16,14 @@ test: $(VENV)/tests
 
 bench: $(VENV)/tests
 	@$(BIN)/python -m bench.serving
+
+# Folders with faq.jsonl and questions.jsonl: make compare SETS="one another"
+FAQ_SETS ?= ../shared/data/faq_sets
+SETS ?= $(patsubst %/,%,$(dir $(wildcard $(FAQ_SETS)/*/questions.jsonl)))
+
+compare: $(VENV)/tests
+	@test -n "$(SETS)" || { echo 'No FAQ sets found. make compare SETS="folder folder", faq.jsonl and questions.jsonl in each.'; exit 1; }
+	@$(BIN)/python -m bench.compare $(SETS)
 
 messages: $(VENV)/tests
 	@SECRET_KEY=unused $(BIN)/python manage.py makemessages --locale es --no-obsolete --no-wrap --add-location file --ignore '.venv/*' --ignore 'var/*' --ignore '*/tests/*'
