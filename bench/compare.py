@@ -269,7 +269,7 @@ def ask_baseline(
     if held_out:
         keys, confidences = learn(in_scope)([row["question"] for row in material.held_out])
         is_right = np.array([row["key"] == key for row, key in zip(material.held_out, keys, strict=True)])
-        threshold = fit_threshold(confidences, is_right)
+        threshold = fit_threshold(confidences, is_right, admitted_weight=0.0)
     keys, confidences = learn([*in_scope, *held_out])([text for text, _ in material.questions])
     return [
         Asked(text, expected, Decision(key, not confidence >= threshold, float(confidence), 1.0, 0))

@@ -19,6 +19,7 @@ class MessageInline(TabularInline):
         "role",
         "text",
         "entry_key",
+        "suggestions",
         "show_confidence",
         "version",
         "finish_reason",

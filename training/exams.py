@@ -1,6 +1,6 @@
 """The exam: a trained adapter answers what it has never seen, and is calibrated on it, before anybody may use it.
 
-The lexical prior of an exam knows only the wordings that the training knew, as if customers had asked afterwards.
+The prior of an exam knows only the wordings that the training knew, as if customers had asked afterwards.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def decline_text() -> str:
 
 def suggest_text() -> str:
     """What customers read above the questions that they may have meant, in their language."""
-    return _("I am not sure that I understood. Did you mean one of these?")
+    return _("I am not sure that I understood. Did you mean this?")
 
 
 def prepare(version: AdapterVersion) -> Servable:

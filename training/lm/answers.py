@@ -1,4 +1,4 @@
-"""What a version may say at a given moment: candidates with their trie and lexical prior, and the choice among them.
+"""What a version may say at a given moment: candidates with their trie and prior, and the choice among them.
 
 Knows a tokenizer and a tree of tokens. Does not know the database: an answer is named by its entry's key.
 """
@@ -64,11 +64,11 @@ class AnswerSet:
         )
 
     def bonus(self, scores: FloatArray, calibration: Calibration) -> FloatArray:
-        """λ · prior of each leaf, (leaves,), from the lexical scores of a question, (candidates + 1,)."""
+        """λ · prior of each leaf, (leaves,), from the prior's scores of a question, (candidates + 1,)."""
         return calibration.prior_weight * self.prior_of_leaves(scores, calibration)
 
     def prior_of_leaves(self, scores: FloatArray, calibration: Calibration) -> FloatArray:
-        """The prior of each leaf, (leaves,), from the lexical scores of candidates and off-topic, (candidates + 1,)."""
+        """The prior of each leaf, (leaves,), from the prior's scores of candidates and off-topic, (candidates + 1,)."""
         declining = calibration.decline_credit + calibration.off_topic_weight * scores[-1]
         per_leaf = np.full(len(self.trie), -np.inf)
         np.maximum.at(per_leaf, self._leaves, np.append(scores[:-1], declining))
@@ -84,7 +84,9 @@ class AnswerSet:
             scores: what the prior says of the question.
             is_exact: whether the confidence is wanted as exactly as if there were time.
         """
-        enough = None if is_exact else Enough(calibration.threshold, self.decline_leaf)
+        enough = (
+            None if is_exact else Enough(calibration.threshold, calibration.suggestion_threshold, self.decline_leaf)
+        )
         guided = yield from guided_search(
             tree,
             self.trie,

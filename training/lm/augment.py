@@ -1,6 +1,6 @@
 """A staff question -> the ways in which customers type it.
 
-Only the typing changes, never the meaning: digits, negations, names and short words stay as they are.
+Typing, greetings and one country's word for another's change, never the meaning: digits, negations and names stay.
 """
 
 from __future__ import annotations
@@ -38,11 +38,9 @@ REGIONAL = {
     "qué precio tiene": ("cuánto cuesta", "cuánto vale"),
     "quiero": ("quisiera",),
     "quisiera": ("quiero",),
-    "puedo": ("podría",),
     "aquí": ("acá",),
     "acá": ("aquí",),
 }
-_ARTICLES = frozenset({"el", "la", "los", "las", "un", "una", "unos", "unas"})
 # A typo in one of these could turn a question into its opposite.
 _UNTOUCHABLE = frozenset(
     {
@@ -105,21 +103,14 @@ def _from_elsewhere(text: str, rng: random.Random) -> str:
 
 def exchanged(text: str, words: Mapping[str, Sequence[str]], rng: random.Random) -> str:
     """The text with one of these words in another's place, if it holds one."""
-    found = [match for word in words for match in re.finditer(rf"\b{word}\b", text, re.IGNORECASE)]
+    found = [(match, word) for word in words for match in re.finditer(rf"\b{word}\b", text, re.IGNORECASE)]
     if not found:
         return text
-    match = rng.choice(found)
-    other = rng.choice(words[match[0].lower()])
+    match, word = rng.choice(found)
+    other = rng.choice(words[word])
     if match[0][0].isupper():
         other = other.capitalize()
     return text[: match.start()] + other + text[match.end() :]
-
-
-def _without_articles(text: str, rng: random.Random) -> str:
-    """As in a telegram. Nothing else is left out: every other word may be the one that matters."""
-    words = text.split(" ")
-    kept = [word for word in words if word.lower() not in _ARTICLES]
-    return " ".join(kept) if len(kept) > 2 else text
 
 
 def _typo(text: str, rng: random.Random) -> str:
@@ -147,7 +138,6 @@ def _may_be_mistyped(word: str) -> bool:
 
 _WAYS: tuple[tuple[float, Callable[[str, random.Random], str]], ...] = (
     (0.35, _from_elsewhere),
-    (0.15, _without_articles),
     (0.15, _shortened),
     (0.25, _typo),
     (0.6, _lower),

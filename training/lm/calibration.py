@@ -27,7 +27,7 @@ OFF_TOPIC_WEIGHTS = (0.0, 0.5, 1.0)
 # How many exam questions the defaults weigh as much as.
 SHRINKAGE = 10.0
 # How many answers the confidences' own word counts for, beside those that the exam counted.
-ADMITTED_WEIGHT = 30.0
+ADMITTED_WEIGHT = 10.0
 # Of a hundred answers given, this many may be wrong; of a hundred off-topic questions, so many may be met with
 # suggestions.
 TARGET_WRONG = 0.02
@@ -53,9 +53,11 @@ def score(answers: AnswerSet, tree: TokenTree, question: str) -> Generator[list[
     """
     is_whole = len(answers.trie) <= MAX_SCORED_LEAVES
     bonus = np.zeros(len(answers.trie)) if is_whole else answers.bonus(answers.prior.scores(question), DEFAULT)
-    guided = yield from guided_search(tree, answers.trie, bonus, tolerance=0 if is_whole else 0.001)
+    weight = 1.0 if is_whole else DEFAULT.model_weight
+    tolerance = 0 if is_whole else 0.001
+    guided = yield from guided_search(tree, answers.trie, bonus, model_weight=weight, tolerance=tolerance)
     log_probs = np.full(len(answers.trie), UNLIKELY)
-    found = np.log(np.maximum(guided.probabilities, np.exp(UNLIKELY))) - bonus[guided.leaves]
+    found = (np.log(np.maximum(guided.probabilities, np.exp(UNLIKELY))) - bonus[guided.leaves]) / weight
     log_probs[guided.leaves] = np.maximum(found, UNLIKELY)
     return Scored(expected=None, log_probs=log_probs, question=question)
 
@@ -73,17 +75,21 @@ def fit(
         model_weights, prior_weights: what to choose from; (0.0,) leaves one of the two out, for a comparison.
     """
     if not any(each.expected for each in scored):
-        return DEFAULT
+        return replace(
+            DEFAULT,
+            model_weight=_within(DEFAULT.model_weight, model_weights),
+            prior_weight=_within(DEFAULT.prior_weight, prior_weights),
+        )
     log_probs = np.stack([each.log_probs for each in scored])
     right = np.array([_leaf(answers, each.expected) for each in scored])
-    lexical = [answers.prior.scores(each.question) for each in scored]
+    by_prior = [answers.prior.scores(each.question) for each in scored]
     best, best_loss = DEFAULT, np.inf
     for values in product(model_weights, prior_weights, DECLINE_CREDITS, OFF_TOPIC_WEIGHTS):
         calibration = Calibration(*values)
-        loss = _loss(_posterior(answers, log_probs, lexical, calibration), right, answers.decline_leaf, calibration)
+        loss = _loss(_posterior(answers, log_probs, by_prior, calibration), right, answers.decline_leaf, calibration)
         if loss < best_loss:
             best, best_loss = calibration, loss
-    posterior = _posterior(answers, log_probs, lexical, best)
+    posterior = _posterior(answers, log_probs, by_prior, best)
     return replace(
         best,
         threshold=_threshold(posterior, right, answers.decline_leaf),
@@ -91,11 +97,15 @@ def fit(
     )
 
 
+def _within(value: float, choice: Sequence[float]) -> float:
+    return min(max(value, min(choice)), max(choice))
+
+
 def _posterior(
-    answers: AnswerSet, log_probs: FloatArray, lexical: Sequence[FloatArray], calibration: Calibration
+    answers: AnswerSet, log_probs: FloatArray, by_prior: Sequence[FloatArray], calibration: Calibration
 ) -> FloatArray:
     """Probabilities over the leaves, (questions, leaves)."""
-    prior = np.stack([answers.prior_of_leaves(scores, calibration) for scores in lexical])
+    prior = np.stack([answers.prior_of_leaves(scores, calibration) for scores in by_prior])
     scores = calibration.model_weight * log_probs + calibration.prior_weight * prior
     return np.asarray(np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)))
 
@@ -120,24 +130,29 @@ def _threshold(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int
     return fit_threshold(answered.max(axis=1), answered.argmax(axis=1) == right)
 
 
-def fit_threshold(confidences: FloatArray, is_right: NDArray[np.bool_]) -> float:
+def fit_threshold(
+    confidences: FloatArray, is_right: NDArray[np.bool_], *, admitted_weight: float = ADMITTED_WEIGHT
+) -> float:
     """The lowest threshold at which no more than TARGET_WRONG of the answers given are wrong.
 
-    Counted on the exam and, for as much as ADMITTED_WEIGHT answers, by what the confidences themselves admit: an exam
-    of ten questions without an error has not shown that there are none, nor one error that there are many.
+    Counted on the exam and, for as much as `admitted_weight` answers, by what the confidences themselves admit: ten
+    questions without an error have not shown that there are none, nor one error that there are many. Drawn towards the
+    default by as much as SHRINKAGE questions would; where none keeps within the target, the one that errs least.
 
     Args:
         confidences: of the likeliest answer to each question, (questions,).
         is_right: whether it is the right one, which it is not for an off-topic question.
+        admitted_weight: 0 for confidences that are no probabilities.
     """
+    risks = {}
     for limit in THRESHOLDS:
         given = confidences >= limit
-        if not given.any():
-            break
-        admitted = ADMITTED_WEIGHT * float((1 - confidences[given]).mean())
-        if ((~is_right[given]).sum() + admitted) / (given.sum() + ADMITTED_WEIGHT) <= TARGET_WRONG:
-            return limit
-    return THRESHOLDS[-1]
+        if given.any():
+            admitted = admitted_weight * float((1 - confidences[given]).mean())
+            risks[limit] = ((~is_right[given]).sum() + admitted) / (given.sum() + admitted_weight)
+    within = [limit for limit, risk in risks.items() if risk <= TARGET_WRONG]
+    fitted = within[0] if within else min(risks, key=lambda limit: risks[limit], default=DEFAULT.threshold)
+    return float(len(confidences) * fitted + SHRINKAGE * DEFAULT.threshold) / (len(confidences) + SHRINKAGE)
 
 
 def _suggestion_threshold(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int) -> float:

@@ -55,7 +55,7 @@ class Candidate:
         answer: what would be said, word for word.
         learned_text: the words that lead to it in the trie: those that the adapter was trained on where it knows the
             entry, so that an edited answer is found as surely as before; else the present ones.
-        wordings: the questions that it answers, for the lexical prior.
+        wordings: the questions that it answers, for the prior.
     """
 
     key: str
@@ -86,7 +86,7 @@ class Calibration:
     prior_weight: float = 15.0
     decline_credit: float = 0.3
     off_topic_weight: float = 0.0
-    threshold: float = 0.65
+    threshold: float = 0.9
     suggestion_threshold: float = 0.4
 
     def to_dict(self) -> dict[str, float]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.lm.decisions import MAX_SUGGESTIONS
 from training.lm.packing import Expected, TokenTree, packed_forward
 from training.lm.trie import AnswerTrie, Branch
 
@@ -68,9 +69,10 @@ class _Open:
 
 @dataclass(frozen=True, slots=True)
 class Enough:
-    """When a search may end early: once it is certain whether an answer's probability reaches the threshold."""
+    """When a search may end early: once it is certain whether an answer is given and, if not, which are suggested."""
 
     threshold: float
+    suggestion_threshold: float
     decline_leaf: int
 
 
@@ -252,7 +254,14 @@ class _BestFirst:
         is_answered = best >= bounds.max() and best - np.logaddexp(known, unknown) >= limit
         # What no answer can exceed: with more to find, the whole only grows.
         most = max(best - known if len(scores) else 0.0, bounds.max() - np.logaddexp(known, bounds.max()))
-        return bool(is_answered or most < limit)
+        return bool(is_answered or (most < limit and self._are_suggestions_settled(answers, bounds, most)))
+
+    def _are_suggestions_settled(self, answers: FloatArray, bounds: FloatArray, most: float) -> bool:
+        """Whether it is known what to suggest, or that nothing is likely enough."""
+        assert self._enough is not None
+        likeliest = np.sort(answers)[-MAX_SUGGESTIONS:]
+        is_known = len(likeliest) == MAX_SUGGESTIONS and likeliest[0] >= bounds.max()
+        return bool(is_known or MAX_SUGGESTIONS * np.exp(most) < self._enough.suggestion_threshold)
 
 
 def run(model: Any, tree: TokenTree, steps: Generator[list[int], Expected, Any]) -> Any:

@@ -1,12 +1,13 @@
-"""How the bundled base model is made: a tokenizer, running text, then the customer-service corpus.
+"""How the bundled base is made: sentence vectors, a tokenizer, running text, then the customer-service corpus.
 
+    python -m training.lm.pretrain vectors TEXT_FOLDER WORK_FOLDER
     python -m training.lm.pretrain text TEXT_FOLDER WORK_FOLDER
     python -m training.lm.pretrain support TEXT_FOLDER WORK_FOLDER
     python -m training.lm.pretrain export WORK_FOLDER BASE_FOLDER
 
 TEXT_FOLDER holds UTF-8 text files, a paragraph a line, an empty line between documents; names that begin with `modern_`
 are modern text, the others novels. Every stage goes on from its last checkpoint in WORK_FOLDER; `loss.csv` there is the
-curve. Runs on a CPU or on one CUDA device. Knows nothing of the rest of the project but the form of prompts.
+curve. Runs on a CPU or on one CUDA device.
 """
 
 from __future__ import annotations
@@ -478,6 +479,7 @@ def export(work: Path, base: Path) -> None:
     model.config.name_or_path = ""
     model.to(torch.bfloat16).save_pretrained(base)
     base_tokenizer(work).save_pretrained(base)
+    shutil.copy(work / FILE_NAME, base / FILE_NAME)
 
 
 @dataclass(frozen=True, slots=True)

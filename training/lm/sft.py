@@ -178,9 +178,11 @@ def _with_augmented(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], con
         missing = math.ceil(config.min_rows_per_answer / num_wordings[row["answer"]]) - 1
         count = max(config.num_augmented, missing)
         ways = [row["question"], *augment(row["question"], count=4 * count, seed=config.seed)]
-        prompts = {tuple(encode_prompt(tokenizer, way)): way for way in reversed(ways) if fits(tokenizer, way)}
-        different = list(reversed(prompts.values()))[: count + 1]
-        augmented += [{**row, "question": way} for way in different]
+        different: dict[tuple[int, ...], str] = {}
+        for way in ways:
+            if fits(tokenizer, way):
+                different.setdefault(tuple(encode_prompt(tokenizer, way)), way)
+        augmented += [{**row, "question": way} for way in list(different.values())[: count + 1]]
     return augmented
 
 

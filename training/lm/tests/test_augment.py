@@ -65,6 +65,7 @@ def test_it_says_it_as_another_country_does() -> None:
 
     assert any("móvil" in way or "movil" in way.lower() for way in ways)
     assert any("precio" in way.lower() for way in ways)
+    assert augment("¿Aceptan dıneros o plata?", count=5, seed=0), "letters that only seem to be ours"
 
 
 def test_folding_leaves_what_every_way_of_typing_has_in_common() -> None:

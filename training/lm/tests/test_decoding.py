@@ -97,7 +97,7 @@ def test_a_search_that_ends_early_decides_as_the_exact_one(model: Any, threshold
         decline_leaf = rng.randrange(len(trie))
 
         exact = search(model, prompt, trie, bonus=bonus, tolerance=1e-6)
-        early = search(model, prompt, trie, bonus=bonus, enough=Enough(threshold, decline_leaf))
+        early = search(model, prompt, trie, bonus=bonus, enough=Enough(threshold, threshold / 2, decline_leaf))
 
         outcomes = []
         for found in (exact, early):

@@ -66,6 +66,7 @@ def test_it_makes_a_base_that_transformers_reads(texts: Path, tmp_path: Path) ->
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype="auto")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     assert model.dtype == torch.bfloat16
+    assert SentenceVectors.load(tmp_path / "base" / FILE_NAME).dimensions == VECTORS.dimensions
     assert (tokenizer.eos_token, tokenizer.convert_tokens_to_ids("<|user|>")) == ("<|end|>", 3)
     assert encode_prompt(tokenizer, "¿Está ABIERTO?") == encode_prompt(tokenizer, "esta abierto")
     stages = {line.split(",")[0] for line in (work / "loss.csv").read_text(encoding="utf-8").splitlines()}

@@ -50,6 +50,18 @@ def test_it_puts_the_loss_on_the_answer_only() -> None:
     assert row["labels"][-1] == tokenizer.eos_token_id
 
 
+def test_every_wording_is_learned_as_it_is_and_each_variant_makes_another_prompt() -> None:
+    tokenizer = load_tokenizer(BaseModel())
+    config = replace(FAST, num_augmented=2, min_rows_per_answer=1)
+    rows = [{**row, "question": question} for row in ROWS for question in (row["question"], row["question"].upper())]
+
+    for row in rows:
+        learned = [each["question"] for each in sft._with_augmented(tokenizer, [row], config)]
+        assert learned[0] == row["question"]
+        assert len({tuple(encode_prompt(tokenizer, question)) for question in learned}) == len(learned)
+    assert len(learned) == 3
+
+
 def test_it_cuts_completions_behind_their_last_branch() -> None:
     tokenizer = load_tokenizer(BaseModel())
     trie = sft.answer_trie(tokenizer, [row["answer"] for row in ROWS])
