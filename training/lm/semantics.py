@@ -54,12 +54,17 @@ class SentenceVectors:
         Args:
             counts: of n-grams (ngrams.py), (texts, NUM_NGRAMS). That one occurs is what counts, not how often.
         """
+        vectors = self.sums(counts)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+
+    def sums(self, counts: csr_matrix) -> NDArray[np.float32]:
+        """The same before they are brought to length 1: those of its words add up to a sentence's, nearly."""
         present = csr_matrix(
             (np.ones(len(counts.indices), dtype=np.float32), counts.indices % len(self.table), counts.indptr),
             shape=(counts.shape[0], len(self.table)),
         )
-        vectors: NDArray[np.float32] = present @ self.table
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+        sums: NDArray[np.float32] = present @ self.table
+        return sums
 
 
 @cache

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from training.lm import corpus, pretrain
+from training.lm import corpus, pretrain, pretrain_text, pretrain_vectors
 from training.lm.augment import fold
 from training.lm.config import BUNDLED_BASE, BaseModel
 from training.lm.loading import load_tokenizer
@@ -19,27 +21,34 @@ from training.lm.ngrams import count_ngrams
 from training.lm.prompts import encode_prompt
 from training.lm.semantics import FILE_NAME, SentenceVectors
 
-TEXT = replace(pretrain.TEXT, steps=4, rows=2, length=16, warmup=1)
-VECTORS = pretrain.VectorRecipe(buckets=1 << 14, dimensions=32, steps=30, num_intents=60, num_groups=20)
-SUPPORT = replace(pretrain.SUPPORT, steps=2, rows=4, length=32, warmup=1)
+VECTORS = pretrain_vectors.VectorRecipe(
+    buckets=1 << 14, dimensions=32, steps=30, num_intents=60, num_groups=20, num_sentences=8
+)
+MODEL = pretrain.ModelRecipe(
+    steps=4,
+    warmup=1,
+    text_rows=2,
+    text_length=16,
+    conversations=4,
+    conversation_length=32,
+    meanings=8,
+    own_meanings=4,
+)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    architecture = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    architecture = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
     monkeypatch.setattr(pretrain, "ARCHITECTURE", architecture | heads)
-    monkeypatch.setattr(pretrain, "VOCAB_SIZE", 400)
-    monkeypatch.setattr(pretrain, "HELD_OUT_EVERY", 3)
-    monkeypatch.setattr(pretrain, "TEXT_ROWS_BESIDE", 2)
-    monkeypatch.setattr(pretrain, "TEXT", TEXT)
+    monkeypatch.setattr(pretrain_text, "VOCAB_SIZE", 400)
+    monkeypatch.setattr(pretrain_text, "HELD_OUT_EVERY", 3)
     # Compiling takes longer than all of this.
     monkeypatch.setattr(pretrain, "compiled", lambda model: model)
     some, groups, others = corpus.intents()[:60], corpus.same_meaning()[:60], corpus.off_topic()[:20]
     monkeypatch.setattr(corpus, "intents", lambda: some)
     monkeypatch.setattr(corpus, "same_meaning", lambda: groups)
     monkeypatch.setattr(corpus, "off_topic", lambda: others)
-    monkeypatch.setattr(pretrain, "MEANING_ROWS", 8)
 
 
 @pytest.fixture
@@ -47,20 +56,24 @@ def texts(tmp_path: Path) -> Path:
     folder = tmp_path / "texts"
     folder.mkdir()
     rng = random.Random(0)
-    words = ["tienda", "envío", "cuenta", "¿Dónde", "factura", "está", "mañana", "compra"]
+    words = ["tienda", "envío", "cuenta", "¿Dónde", "factura", "está", "mañana", "compra."]
     for name, num_documents in (("modern_help.txt", 9), ("novel.txt", 2)):
-        documents = ["\n".join(" ".join(rng.choices(words, k=12)) for _ in range(30)) for _ in range(num_documents)]
+        documents = ["\n".join(" ".join(rng.choices(words, k=24)) for _ in range(30)) for _ in range(num_documents)]
         (folder / name).write_text("\n\n".join(documents), encoding="utf-8")
     return folder
 
 
-@pytest.mark.usefixtures("small")
-def test_it_makes_a_base_that_transformers_reads(texts: Path, tmp_path: Path) -> None:
-    work = tmp_path / "work"
+@pytest.fixture
+def work(texts: Path, tmp_path: Path, small: None) -> Path:
+    """A folder in which the model's training can begin."""
+    folder = tmp_path / "work"
+    pretrain_vectors.train_vectors(texts, folder, VECTORS)
+    pretrain.prepare_text(texts, folder)
+    return folder
 
-    pretrain.train_vectors(work, VECTORS)
-    pretrain.train_on_text(texts, work, TEXT)
-    pretrain.train_on_support(work, SUPPORT)
+
+def test_it_makes_a_base_that_transformers_reads(texts: Path, work: Path, tmp_path: Path) -> None:
+    pretrain.Training(texts, work, MODEL).run()
     pretrain.export(work, tmp_path / "base")
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype="auto")
@@ -69,40 +82,56 @@ def test_it_makes_a_base_that_transformers_reads(texts: Path, tmp_path: Path) ->
     assert SentenceVectors.load(tmp_path / "base" / FILE_NAME).dimensions == VECTORS.dimensions
     assert (tokenizer.eos_token, tokenizer.convert_tokens_to_ids("<|user|>")) == ("<|end|>", 3)
     assert encode_prompt(tokenizer, "¿Está ABIERTO?") == encode_prompt(tokenizer, "esta abierto")
-    stages = {line.split(",")[0] for line in (work / "loss.csv").read_text(encoding="utf-8").splitlines()}
-    assert stages == {"text", "support"}
+    with (work / "loss.csv").open(encoding="utf-8", newline="") as file:
+        steps = {int(step): figures for step, figures in csv.reader(file)}
+    assert list(steps) == [1, 2, 3, 4]
+    assert all(name in steps[4] for name in ("text=", "support=", "meaning=", "unseen=", "cold_start="))
 
 
-@pytest.mark.usefixtures("small")
 def test_it_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
-    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    texts: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretrain.train_on_text(texts, tmp_path / "whole", TEXT)
+    parted = tmp_path / "parted"
+    shutil.copytree(work, parted)
+    pretrain.Training(texts, work, MODEL).run()
     monkeypatch.setattr(pretrain, "CHECKPOINT_SECONDS", -1)
     with monkeypatch.context() as patch:
-        batch = pretrain.Windows.batch
+        losses = pretrain.Training.losses
 
-        def interrupted(self: pretrain.Windows, step: int) -> torch.Tensor:
+        def interrupted(self: pretrain.Training, step: int) -> dict[str, torch.Tensor]:
             if step == 2:
                 raise KeyboardInterrupt
-            return batch(self, step)
+            return losses(self, step)
 
-        patch.setattr(pretrain.Windows, "batch", interrupted)
+        patch.setattr(pretrain.Training, "losses", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            pretrain.train_on_text(texts, tmp_path / "parts", TEXT)
-    pretrain.train_on_text(texts, tmp_path / "parts", TEXT)
+            pretrain.Training(texts, parted, MODEL).run()
+    resumed = pretrain.Training(texts, parted, MODEL)
+    assert resumed.step == 2
+    resumed.run()
 
-    whole, parts = (torch.load(tmp_path / name / "text.pt", weights_only=True) for name in ("whole", "parts"))
-    assert parts["step"] == TEXT.steps
+    whole, parts = (torch.load(folder / pretrain.CHECKPOINT, weights_only=True) for folder in (work, parted))
+    assert parts["step"] == MODEL.steps
     for name, value in whole["model"].items():
         torch.testing.assert_close(parts["model"][name], value)
 
 
+def test_the_embeddings_begin_with_what_the_vectors_know(texts: Path, work: Path) -> None:
+    training = pretrain.Training(texts, work, MODEL)
+
+    known = pretrain_vectors.token_vectors(training.vectors, pretrain.base_tokenizer(work))
+    is_word = np.linalg.norm(known, axis=1) > 0
+    embeddings = training.model.model.embed_tokens.weight.detach()[: len(known)]
+    read = (embeddings @ training.reading.weight.detach().T).numpy()[is_word]
+    lengths = np.linalg.norm(read, axis=1) * np.linalg.norm(known[is_word], axis=1)
+    assert np.median((read * known[is_word]).sum(axis=1) / lengths) > 0.6
+
+
 @pytest.mark.usefixtures("small")
-def test_vectors_learn_what_means_one_thing(tmp_path: Path) -> None:
+def test_vectors_learn_what_means_one_thing(texts: Path, tmp_path: Path) -> None:
     found = {}
     for steps in (1, 150):
-        pretrain.train_vectors(tmp_path, replace(VECTORS, steps=steps))
+        pretrain_vectors.train_vectors(texts, tmp_path, replace(VECTORS, steps=steps))
         vectors = SentenceVectors.load(tmp_path / FILE_NAME)
         wordings = [intent.wordings[:2] for intent in corpus.learned_intents()]
         one, other = (vectors.of(count_ngrams([pair[side] for pair in wordings])) for side in (0, 1))

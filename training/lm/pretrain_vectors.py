@@ -1,0 +1,161 @@
+"""The sentence vectors of the bundled base (semantics.py): how they are learned and what they are worth."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.lm import corpus
+from training.lm.ngrams import count_ngrams
+from training.lm.pretrain_text import neighbouring_sentences
+from training.lm.prior import Prior
+from training.lm.semantics import FILE_NAME, SentenceVectors
+
+# Trades in a batch: the fewer, the nearer are the neighbours that are told apart.
+NUM_DOMAINS = 6
+TEMPERATURE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRecipe:
+    """How the sentence vectors are learned.
+
+    Attributes:
+        num_intents, num_groups, num_sentences: pairs a step: wordings of one intent, groups that mean one thing,
+            neighbouring sentences of running text.
+        sentence_weight: of the sentences' loss.
+        retellings: ways in which each text of the corpus is typed.
+    """
+
+    buckets: int = 1 << 16
+    dimensions: int = 128
+    steps: int = 1600
+    num_intents: int = 256
+    num_groups: int = 240
+    num_sentences: int = 256
+    sentence_weight: float = 0.5
+    learning_rate: float = 4e-3
+    weight_learning_rate: float = 2e-2
+    retellings: int = 2
+
+
+class Pairs:
+    """Pairs of texts that mean one thing, most of them of a few domains, so that neighbours are told apart."""
+
+    def __init__(self, num_intents: int, num_groups: int) -> None:
+        self._num_intents, self._num_groups = num_intents, num_groups
+        self._groups = corpus.same_meaning()
+        self._by_domain: dict[str, list[corpus.Intent]] = {}
+        for intent in corpus.learned_intents():
+            self._by_domain.setdefault(intent.domain, []).append(intent)
+
+    def draw(self, rng: random.Random) -> list[tuple[str, str]]:
+        pairs: list[tuple[str, str]] = []
+        for domain in rng.sample(sorted(self._by_domain), min(len(self._by_domain), NUM_DOMAINS)):
+            of_domain = self._by_domain[domain]
+            for intent in rng.sample(of_domain, min(len(of_domain), self._num_intents // NUM_DOMAINS)):
+                wordings = [*intent.wordings, *[intent.question] * 4, *[intent.answer] * 2]
+                one, other = rng.sample(wordings, 2)
+                pairs.append((one, other))
+        for group in rng.sample(self._groups, self._num_groups):
+            one, other = rng.sample(group, 2)
+            pairs.append((one, other))
+        return pairs
+
+
+class VectorTable(nn.Module):
+    """A vector and a weight for each bucket of n-grams."""
+
+    def __init__(self, recipe: VectorRecipe) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.vectors = nn.EmbeddingBag(recipe.buckets, recipe.dimensions, mode="sum", sparse=True)
+        # Small random vectors, so that n-grams that are never learned still tell one word from another.
+        nn.init.normal_(self.vectors.weight, std=0.03)
+        self.weights = nn.Embedding(recipe.buckets, 1, sparse=True)
+        nn.init.zeros_(self.weights.weight)
+
+    def forward(self, buckets: Sequence[NDArray[np.int64]]) -> Tensor:
+        flat = torch.from_numpy(np.concatenate(buckets))
+        starts = torch.tensor(np.cumsum([0, *(len(each) for each in buckets[:-1])]))
+        weights = nn.functional.softplus(self.weights(flat)[:, 0])
+        return nn.functional.normalize(self.vectors(flat, starts, per_sample_weights=weights), dim=-1)
+
+    def table(self) -> NDArray[np.float32]:
+        with torch.no_grad():
+            return (self.vectors.weight * nn.functional.softplus(self.weights.weight)).numpy()
+
+
+def train_vectors(folder: Path, work: Path, recipe: VectorRecipe) -> None:
+    """Pull texts that mean one thing together and push the others, most of them of the same trades, apart."""
+    rng = random.Random(0)
+    texts = list(dict.fromkeys(corpus.texts()))
+    ways = {text: [text, *(corpus.retold(text, rng) for _ in range(recipe.retellings))] for text in texts}
+    everything = list(dict.fromkeys(way for each in ways.values() for way in each))
+    buckets = dict(zip(everything, _buckets(everything, recipe), strict=True))
+    sentences = neighbouring_sentences(folder)
+    sentences = rng.sample(sentences, min(len(sentences), recipe.steps * recipe.num_sentences))
+    befores, afters = (_buckets([pair[side] for pair in sentences], recipe) for side in (0, 1))
+    pairs = Pairs(recipe.num_intents, recipe.num_groups)
+    table = VectorTable(recipe)
+    optimizers = [
+        torch.optim.SparseAdam(list(table.vectors.parameters()), lr=recipe.learning_rate),
+        torch.optim.SparseAdam(list(table.weights.parameters()), lr=recipe.weight_learning_rate),
+    ]
+    schedules = [
+        torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=recipe.steps) for optimizer in optimizers
+    ]
+    for step in range(1, recipe.steps + 1):
+        drawn = [(rng.choice(ways[one]), rng.choice(ways[other])) for one, other in pairs.draw(rng)]
+        ones, others = ([buckets[pair[side]] for pair in drawn] for side in (0, 1))
+        loss = contrastive(table(ones), table(others))
+        places = rng.sample(range(len(sentences)), min(len(sentences), recipe.num_sentences))
+        ones, others = ([side[place] for place in places] for side in (befores, afters))
+        (loss + recipe.sentence_weight * contrastive(table(ones), table(others))).backward()
+        for each in (*optimizers, *schedules):
+            each.step()
+        table.zero_grad()
+        if step % 100 == 0 or step == recipe.steps:
+            print("vectors", step, f"{loss.item():.4f}", flush=True)
+    work.mkdir(parents=True, exist_ok=True)
+    SentenceVectors(table.table()).save(work / FILE_NAME)
+
+
+def contrastive(ones: Tensor, others: Tensor) -> Tensor:
+    """InfoNCE both ways (https://arxiv.org/abs/1807.03748): each of `ones`, (pairs, dimensions), finds its partner."""
+    likeness = ones @ others.T / TEMPERATURE
+    partner = torch.arange(len(likeness), device=likeness.device)
+    loss: Tensor = sum(nn.functional.cross_entropy(each, partner) for each in (likeness, likeness.T)) / 2
+    return loss
+
+
+def _buckets(texts: Sequence[str], recipe: VectorRecipe) -> list[NDArray[np.int64]]:
+    counts = count_ngrams(texts)
+    spans = zip(counts.indptr, counts.indptr[1:], strict=False)
+    return [counts.indices[start:end].astype(np.int64) % recipe.buckets for start, end in spans]
+
+
+def token_vectors(vectors: SentenceVectors, tokenizer: Any) -> NDArray[np.float32]:
+    """What the n-grams of each token's letters add to a sentence vector, (tokens, dimensions)."""
+    special = set(tokenizer.all_special_ids)
+    ids = range(len(tokenizer))
+    texts = ["" if token in special else tokenizer.decode([token]) for token in ids]
+    return vectors.sums(count_ngrams(texts))
+
+
+def cold_start(vectors: SentenceVectors | None) -> float:
+    """Share of wordings of held-out intents that lie nearest to their own question or answer."""
+    held_out = corpus.held_out_intents()
+    known = [text for intent in held_out for text in (intent.question, intent.answer)]
+    owners = [number for number in range(len(held_out)) for _ in range(2)]
+    prior = Prior(known, owners, len(held_out), vectors=vectors)
+    asked = [(wording, number) for number, intent in enumerate(held_out) for wording in intent.wordings]
+    return float(np.mean([prior.scores(wording)[:-1].argmax() == number for wording, number in asked]))
