@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import close_old_connections
 from django.utils.translation import gettext as _
 
+from faq.personal_data import mask
 from faq.publication import Publication, PublishedEntry, current_publication, publication_stamp
 from training.lm.config import GenerationParams
 from training.lm.decisions import Calibration, Candidate, Decision, EngineDied, EngineHealth, Generated
@@ -247,7 +248,7 @@ def candidates(publication: Publication, learned: dict[str, LearnedEntry]) -> It
     """
     for entry in publication.entries:
         known = learned.get(entry.key)
-        is_known = known is not None and not known.wordings.isdisjoint(entry.wordings)
+        is_known = known is not None and not known.wordings.isdisjoint(map(mask, entry.wordings))
         yield Candidate(
             key=entry.key,
             answer=entry.answer,

@@ -17,6 +17,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from faq.personal_data import mask
 from faq.publication import Publication
 from training.lm.augment import plain
 from training.lm.prompts import DECLINE
@@ -65,13 +66,15 @@ def split(publication: Publication) -> tuple[list[Row], list[Row]]:
     """Rows to learn and rows to examine with.
 
     Held out are paraphrases, never facts: of an entry with three wordings or more about one in six, never its own
-    question. Which ones depends on the wording alone, so that adding an entry moves no other.
+    question. Which ones depends on the wording alone, so that adding an entry moves no other. Personal data is masked:
+    what an adapter has learned cannot be taken out of it again.
     """
     train: list[Row] = []
     evaluation: list[Row] = []
     for entry in publication.entries:
-        wordings = list({plain(wording): wording for wording in reversed(entry.wordings)}.values())[::-1]
-        paraphrases = [wording for wording in wordings if plain(wording) != plain(entry.question)]
+        masked = [mask(wording) for wording in entry.wordings]
+        wordings = list({plain(wording): wording for wording in reversed(masked)}.values())[::-1]
+        paraphrases = [wording for wording in wordings if plain(wording) != plain(masked[0])]
         held_out = set(sorted(paraphrases, key=_chance)[: num_held_out(len(wordings))])
         for wording in wordings:
             rows = evaluation if wording in held_out else train
@@ -79,10 +82,24 @@ def split(publication: Publication) -> tuple[list[Row], list[Row]]:
     off_topic = sorted(publication.off_topic, key=_chance)
     off_topic = off_topic[: max(MIN_OFF_TOPIC, round(MAX_OFF_TOPIC_SHARE * len(train)))]
     num_eval = len(off_topic) // 4
-    rows = [{"key": None, "question": text, "answer": DECLINE} for text in off_topic]
+    rows = [{"key": None, "question": mask(text), "answer": DECLINE} for text in off_topic]
     evaluation += rows[:num_eval]
     train += rows[num_eval:]
     return train, evaluation
+
+
+def held_out_wordings(snapshot: DatasetSnapshot) -> dict[str, frozenset[str]]:
+    """What a snapshot keeps for the exam, by entry.
+
+    Raises:
+        OSError: its files are gone.
+    """
+    wordings: dict[str, set[str]] = {}
+    with (snapshot.path / "eval.jsonl").open(encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            if row["key"] is not None:
+                wordings.setdefault(row["key"], set()).add(row["question"])
+    return {key: frozenset(each) for key, each in wordings.items()}
 
 
 def num_held_out(num_wordings: int) -> int:

@@ -46,6 +46,20 @@ def test_it_takes_a_wording_that_repeats_the_question_for_the_question() -> None
     assert all(row["question"] != "¿Envían a Perú?" for row in evaluation)
 
 
+def test_it_learns_nobodys_personal_data() -> None:
+    told = PublishedEntry(
+        "a", "¿Me avisan?", "Sí.", ("escríbanme a ana@ejemplo.com", "a luz@ejemplo.com también"), False
+    )
+    alike = PublishedEntry("b", "¿Llaman?", "No.", ("llámenme al 310 555 1234", "llámenme al 310 555 9876"), False)
+
+    train, evaluation = split(Publication((told, alike), ("soy ana@ejemplo.com, cuéntame un chiste",)))
+
+    learned = [row["question"] for row in [*train, *evaluation]]
+    assert not any("ejemplo" in text or "555" in text for text in learned)
+    assert "escríbanme a [correo]" in learned
+    assert learned.count("llámenme al [teléfono]") == 1
+
+
 def test_it_holds_out_off_topic_questions_too() -> None:
     train, evaluation = split(publication(7, 7, num_off_topic=40))
 
