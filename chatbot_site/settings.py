@@ -49,6 +49,12 @@ if ANSWER_POLICY not in ("approved", "free"):
 # Limits of free text by transformers' names, as JSON: {"max_new_tokens": 256, "repetition_penalty": 1.1}.
 GENERATION_PARAMETERS = env.json("GENERATION_PARAMETERS", default={})
 
+# What becomes of e-mail addresses, telephones, bank and identity numbers in wordings: mask learns a word in their
+# place, block refuses to train before staff have taken them out.
+PERSONAL_DATA = env.str("PERSONAL_DATA", default="mask")
+if PERSONAL_DATA not in ("mask", "block"):
+    raise ImproperlyConfigured(f"PERSONAL_DATA must be mask or block, not {PERSONAL_DATA}")
+
 # How the exam and the chat hold the base's weights: nf4, dequantized or full (training/lm/config.py). Empty: nf4 on a
 # GPU, dequantized on a CPU.
 SERVING_PRECISION = env.str("SERVING_PRECISION", default="")

@@ -66,6 +66,8 @@ class TrainingRunAdmin(ReadOnlyAdmin):
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view
         own = [
+            path("prepare/", wrap(views.prepare), name="training_prepare"),
+            path("differences.csv", wrap(views.differences), name="training_differences"),
             path("train-now/", wrap(views.train_now), name="training_train_now"),
             path("status.json", wrap(views.status), name="training_status"),
             path("<int:run_pk>/cancel/", wrap(views.cancel_run), name="training_cancel_run"),

@@ -37,6 +37,7 @@ class LearnedEntry:
     """An entry as a version's training saw it."""
 
     key: str
+    question: str
     answer: str
     wordings: frozenset[str]
 
@@ -113,7 +114,7 @@ def read_learned(version: AdapterVersion) -> dict[str, LearnedEntry]:
     with (version.path / "answers.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             row: dict[str, Any] = json.loads(line)
-            entries[row["key"]] = LearnedEntry(row["key"], row["answer"], frozenset(row["wordings"]))
+            entries[row["key"]] = LearnedEntry(row["key"], row["question"], row["answer"], frozenset(row["wordings"]))
     return entries
 
 

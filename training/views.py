@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from faq.models import FaqEntry
 from training import runs, versions
+from training.differences import Changes, changes_since
 from training.models import AdapterVersion, TrainingRun
-from training.overview import changes_since, run_status
+from training.overview import run_status
+from training.preflight import NotReady, Preflight, preflight, require_ready
 from training.status import latest_run
 
 MAX_NOTE_CHARS = 300
@@ -23,18 +29,93 @@ def _require(request: HttpRequest, permission: str) -> None:
         raise PermissionDenied
 
 
+@require_safe
+def prepare(request: HttpRequest) -> HttpResponse:
+    """What a training would learn, what is wrong with it and how long it would take, before it is asked for."""
+    _require(request, "training.add_trainingrun")
+    run = latest_run()
+    found = preflight()
+    context = {
+        "title": _("Prepare a training"),
+        "preflight": found,
+        "changes": _changes_since_live(),
+        "live": versions.live_version(),
+        "active_run": run if run is not None and run.is_active else None,
+        "presets": _presets(found),
+        "may_edit": request.user.has_perm("faq.change_faqentry"),
+        "entry_pks": dict(FaqEntry.objects.values_list("key", "pk")),
+        "back_url": reverse("admin:index"),
+    }
+    return render(request, "admin/training/prepare.html", {**_admin_context(request), **context})
+
+
+def _changes_since_live() -> Changes | None:
+    live = versions.live_version()
+    try:
+        return changes_since(live) if live else None
+    except OSError:
+        return None
+
+
+def _presets(found: Preflight) -> list[tuple[str, str, str, str]]:
+    """Value, name, what it is for, and how long it takes."""
+    Preset = TrainingRun.Preset
+    hints = {
+        Preset.QUICK: _("to try a change"),
+        Preset.NORMAL: _("what to use for customers"),
+        Preset.THOROUGH: _("takes longest, studies the answers as well as the questions"),
+    }
+    return [
+        (preset, str(preset.label), hint, _duration(found.expected_seconds[preset])) for preset, hint in hints.items()
+    ]
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes = max(1, round(seconds / 60))
+    return ngettext("about a minute", "about %(num)d minutes", minutes) % {"num": minutes}
+
+
+@require_safe
+def differences(request: HttpRequest) -> HttpResponse:
+    """What a training would learn anew, as a table for a spreadsheet."""
+    _require(request, "training.add_trainingrun")
+    changes = _changes_since_live()
+    if changes is None:
+        raise Http404
+    response = HttpResponse(content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = 'attachment; filename="changes.csv"'
+    # Spreadsheets take it for UTF-8 by this mark.
+    response.write("\ufeff")
+    writer = csv.writer(response)
+    writer.writerow(["key", "change", "question", "answer before", "answer now", "wordings added", "wordings gone"])
+    for each in changes.differences:
+        row = [each.key, each.kind, each.question, each.answer_before, each.answer_now]
+        writer.writerow(
+            _no_formula(cell) for cell in [*row, *map("\n".join, (each.wordings_added, each.wordings_gone))]
+        )
+    return response
+
+
+def _no_formula(cell: str) -> str:
+    """A cell that a spreadsheet does not run (https://owasp.org/www-community/attacks/CSV_Injection)."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
 @require_POST
 def train_now(request: HttpRequest) -> HttpResponse:
     _require(request, "training.add_trainingrun")
     preset = request.POST.get("preset", TrainingRun.Preset.NORMAL)
     if preset not in TrainingRun.Preset.values:
         messages.error(request, _("Choose one of the ways to train."))
-        return redirect("admin:index")
+        return redirect("admin:training_prepare")
     try:
+        require_ready()
         run = runs.queue_run(preset, requested_by=request.user)  # type: ignore[arg-type]
-    except runs.RunInProgress as error:
+    except (NotReady, runs.RunInProgress) as error:
         messages.error(request, str(error))
-        return redirect("admin:index")
+        return redirect("admin:training_prepare")
     return redirect("admin:training_trainingrun_change", run.pk)
 
 

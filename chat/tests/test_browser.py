@@ -81,6 +81,7 @@ def test_the_whole_way_from_an_empty_shop_to_a_new_answer_and_back(page: Page, s
 
     staff = page.context.new_page()
     log_in(staff, server)
+    staff.get_by_role("link", name="Preparar un entrenamiento").click()
     staff.get_by_label(re.compile("Rápido")).check()
     staff.get_by_role("button", name="Entrenar ahora").click()
     expect(staff.locator("progress")).to_be_visible()
@@ -104,6 +105,7 @@ def test_the_whole_way_from_an_empty_shop_to_a_new_answer_and_back(page: Page, s
 
     staff.goto(server.url + "/admin/")
     expect(staff.get_by_text("1 modificada desde entonces")).to_be_visible()
+    staff.get_by_role("link", name="Preparar un entrenamiento").click()
     staff.get_by_label(re.compile("Rápido")).check()
     staff.get_by_role("button", name="Entrenar ahora").click()
     expect(staff.get_by_role("link", name="Poner en uso")).to_be_visible(timeout=240_000)

@@ -224,7 +224,9 @@ def test_it_offers_settings_that_load_and_are_safe() -> None:
     assert process.stdout.split() == ["False", "False", "postgresql", "False"]
 
 
-@pytest.mark.parametrize(("name", "value"), [("ANSWER_POLICY", "any"), ("SERVING_PRECISION", "int3")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("ANSWER_POLICY", "any"), ("PERSONAL_DATA", "keep"), ("SERVING_PRECISION", "int3")]
+)
 def test_it_says_what_is_wrong_with_a_setting(name: str, value: str) -> None:
     process = subprocess.run(
         [sys.executable, "-c", "import chatbot_site.settings"],

@@ -16,7 +16,7 @@ from django.template.loader import render_to_string
 from django.utils import translation
 from django.utils.translation import gettext
 
-from training.overview import Changes
+from training.differences import Changes, Difference, Kind
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 CATALOGUE = BASE_DIR / "chatbot_site" / "locale" / "es" / "LC_MESSAGES" / "django.po"
@@ -114,11 +114,15 @@ def test_it_speaks_spanish(english: str, spanish: str | None) -> None:
 
 
 def test_it_counts_in_spanish() -> None:
+    def changes(num_learned: int, **nums: int) -> str:
+        kinds = [Kind(kind) for kind, num in nums.items() for _ in range(num)]
+        return Changes(num_learned, tuple(Difference("", "", kind, "", "", (), ()) for kind in kinds)).in_words()
+
     with translation.override("es"):
-        assert Changes(num_learned=1, num_changed=1, num_new=1, num_gone=1).in_words() == (
+        assert changes(1, answer=1, new=1, gone=1) == (
             "1 respuesta aprendida · 1 modificada desde entonces · 1 nueva · 1 retirada"
         )
-        assert Changes(num_learned=20, num_changed=2, num_new=0, num_gone=3).in_words() == (
+        assert changes(20, answer=1, wordings=1, gone=3) == (
             "20 respuestas aprendidas · 2 modificadas desde entonces · 3 retiradas"
         )
 

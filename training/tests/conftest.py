@@ -68,6 +68,8 @@ def make_version(db: None) -> MakeVersion:
         snapshot, _ = DatasetSnapshot.objects.get_or_create(
             sha256="0" * 64, defaults={"num_entries": 1, "num_train": 1, "num_eval": 1, "num_off_topic": 0}
         )
+        snapshot.path.mkdir(parents=True, exist_ok=True)
+        (snapshot.path / "eval.jsonl").touch()
         run = TrainingRun.objects.create(
             config={}, base_model=configured_base().label, snapshot=snapshot, status=TrainingRun.Status.SUCCEEDED
         )

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import csv
+import io
+import re
+
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from faq.models import FaqEntry
+from faq.models import FaqEntry, Paraphrase
 from training import runs, versions
 from training.models import Activation, ExamAnswer, TrainingRun
-from training.overview import changes_since
 from training.tests.conftest import MakeVersion
 
 pytestmark = pytest.mark.django_db
@@ -27,10 +30,10 @@ def clerk(*permissions: str) -> User:
 
 
 def test_the_front_page_tells_an_empty_shop_what_to_do(owner: Client) -> None:
-    page = owner.get("/admin/").content.decode()
-
-    assert "No version is live yet." in page
+    assert "No version is live yet." in owner.get("/admin/").content.decode()
+    page = owner.get("/admin/training/trainingrun/prepare/").content.decode()
     assert "At least 2 published answers are needed; there are 0." in page
+    assert "<fieldset disabled>" in page
 
 
 def test_the_front_page_says_what_is_live_and_what_changed(
@@ -42,22 +45,7 @@ def test_the_front_page_says_what_is_live_and_what_changed(
     page = owner.get("/admin/").content.decode()
 
     assert f"<strong>{version}</strong> is live since" in page
-    assert "1 answer learned · 2 new" in page
-
-
-def test_it_counts_changes_against_what_a_version_learned(shop: None, make_version: MakeVersion) -> None:
-    version = make_version()
-    entry = FaqEntry.objects.get(key="hours")
-    FaqEntry.objects.exclude(key="hours").delete()
-    assert not changes_since(version).is_worth_training
-
-    entry.answer = "A las diez."
-    entry.save()
-    assert changes_since(version).num_changed == 1
-    entry.status = "retired"
-    entry.save()
-    changes = changes_since(version)
-    assert (changes.num_learned, changes.num_gone, changes.is_worth_training) == (0, 1, False)
+    assert "1 answer learned · 1 changed since · 2 new" in page
 
 
 def test_train_now_queues_a_run_for_who_asked(
@@ -191,6 +179,66 @@ def test_nobody_changes_what_only_the_training_writes(owner: Client, make_versio
         assert owner.get(f"/admin/training/{model}/add/").status_code == 403
         assert owner.post(f"/admin/training/{model}/{pk}/change/", {"number": 9}).status_code == 403
         assert owner.post(f"/admin/training/{model}/{pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_the_page_before_a_training_shows_changes_findings_and_time(
+    owner: Client, shop: None, make_version: MakeVersion
+) -> None:
+    version = make_version()
+    versions.activate(version)
+    Paraphrase.objects.create(entry=FaqEntry.objects.get(key="pay"), text="pagar <b>ya</b>, soy ana@ejemplo.com")
+
+    page = owner.get("/admin/training/trainingrun/prepare/").content.decode()
+
+    assert f"Compared with <strong>{version}</strong>" in page
+    assert "pagar &lt;b&gt;ya&lt;/b&gt;, soy ana@ejemplo.com" in page
+    assert "Wordings hold personal data." in page
+    assert len(re.findall(ENTRY_PAGE, page)) >= 3, "each entry named is one click away"
+    assert "<fieldset >" in page, "advice does not keep anybody from training"
+
+
+def test_changes_can_be_taken_to_a_spreadsheet(owner: Client, shop: None, make_version: MakeVersion) -> None:
+    url = "/admin/training/trainingrun/differences.csv"
+    assert owner.get(url).status_code == 404, "nothing is live to compare with"
+    versions.activate(make_version())
+    FaqEntry.objects.filter(key="pay").update(answer="=1+1")
+
+    text = owner.get(url).content.decode("utf-8-sig")
+
+    rows = {row["key"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert rows["pay"]["change"] == "new"
+    assert rows["pay"]["answer now"] == "'=1+1", "a spreadsheet must not calculate what somebody typed"
+    assert "hasta qué hora abren" in rows["hours"]["wordings added"]
+
+
+def test_what_must_be_mended_is_not_trained(owner: Client, shop: None) -> None:
+    Paraphrase.objects.create(entry=FaqEntry.objects.get(key="pay"), text="A que hora cierran")
+
+    response = owner.post("/admin/training/trainingrun/train-now/", {"preset": "quick"}, follow=True)
+
+    assert response.redirect_chain[-1][0] == "/admin/training/trainingrun/prepare/"
+    assert "The same question leads to different answers." in response.content.decode()
+    assert not TrainingRun.objects.exists()
+
+
+ENTRY_PAGE = r"/admin/faq/faqentry/\d+/change/"
+PAGES = ("/admin/training/trainingrun/prepare/", "/admin/training/trainingrun/differences.csv")
+
+
+@pytest.mark.parametrize("url", PAGES)
+def test_only_who_may_train_prepares_a_training(
+    client: Client, shop: None, make_version: MakeVersion, url: str
+) -> None:
+    versions.activate(make_version())
+    assert "/admin/login/" in client.get(url).headers["Location"]
+
+    client.force_login(clerk("view_trainingrun", "view_faqentry"))
+    assert client.get(url).status_code == 403
+
+    User.objects.all().delete()
+    client.force_login(clerk("add_trainingrun"))
+    assert client.get(url).status_code == 200
+    assert not re.search(ENTRY_PAGE, client.get(url).content.decode()), "no link to what may not be edited"
 
 
 POSTS = [
