@@ -136,6 +136,7 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
         wrap = self.admin_site.admin_view
         own = [
             path("<int:version_pk>/activate/", wrap(views.activate), name="training_activate"),
+            path("<int:version_pk>/compare/", wrap(views.compare_versions), name="training_compare"),
             path("roll-back/", wrap(views.roll_back), name="training_roll_back"),
         ]
         return own + super().get_urls()

@@ -130,7 +130,10 @@ class AdapterVersion(models.Model):
         ordering = ["-number"]
         verbose_name = _("version")
         verbose_name_plural = _("versions")
-        permissions = [("activate_adapterversion", _("Can make a version live and go back"))]
+        permissions = [
+            ("activate_adapterversion", _("Can make a version live and go back")),
+            ("activate_broken_adapterversion", _("Can make a version live that breaks a critical answer")),
+        ]
 
     def __str__(self) -> str:
         return f"v{self.number}"

@@ -57,7 +57,11 @@ def execute(run: TrainingRun) -> AdapterVersion | None:
     if not TrainingRun.objects.filter(pk=run.pk, status__in=TrainingRun.ACTIVE).exists():
         shutil.rmtree(_work_dir(run), ignore_errors=True)
     if version is not None and run.activates_on_success:
-        versions.activate(version, activated_by=run.requested_by, note=_("By itself, after its exam."))
+        try:
+            versions.activate(version, activated_by=run.requested_by, note=_("By itself, after its exam."))
+        except versions.VersionError as error:
+            # The version is there and its exam shows why; a person decides.
+            logger.warning("training run %s: version %s does not go live by itself: %s", run.pk, version.name, error)
     return version
 
 

@@ -19,8 +19,10 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from training import status_signal
+from training.comparison import compare
 from training.lm.decisions import Calibration
 from training.models import Activation, AdapterVersion, Exam, TrainingRun
 from training.runs import configured_base, configured_precision
@@ -136,12 +138,26 @@ def live_version() -> AdapterVersion | None:
     return newest.version if newest else None
 
 
+class CriticalBroken(VersionError):
+    """A version answers a critical question worse than the live one."""
+
+
 def activate(
-    version: AdapterVersion, *, activated_by: User | None = None, note: str = "", is_rollback: bool = False
+    version: AdapterVersion,
+    *,
+    activated_by: User | None = None,
+    note: str = "",
+    is_rollback: bool = False,
+    despite_critical: bool = False,
 ) -> Activation:
     """Make a version live.
 
+    Args:
+        note: why; needed where a critical answer breaks.
+        despite_critical: a person has the right to do it although a critical answer breaks, and takes it.
+
     Raises:
+        CriticalBroken: the exam shows a critical answer broken that the live version gives.
         VersionError: it has no exam, its files are missing or damaged, or it belongs to another base model
             or precision.
     """
@@ -150,12 +166,37 @@ def activate(
     check_base(version)
     check_precision(version)
     check_files(version)
+    if not is_rollback and not (despite_critical and note):
+        check_critical(version)
     with transaction.atomic():
         activation = Activation.objects.create(
             version=version, activated_by=activated_by, note=note, is_rollback=is_rollback
         )
         status_signal.send(status_signal.VERSION_LIVE)
     return activation
+
+
+def check_critical(version: AdapterVersion) -> None:
+    """
+    Raises:
+        CriticalBroken: as `activate`.
+    """
+    live = live_version()
+    if live is None or live == version:
+        return
+    broken = compare(version, live).broken_critical
+    if broken:
+        text = ngettext(
+            "%(version)s breaks a critical answer: “%(question)s”.",
+            "%(version)s breaks %(num)d critical answers, the first of them “%(question)s”.",
+            len({each.expected_key for each in broken}),
+        )
+        values = {
+            "version": version,
+            "question": broken[0].expected,
+            "num": len({each.expected_key for each in broken}),
+        }
+        raise CriticalBroken(text % values)
 
 
 def previous_version() -> AdapterVersion | None:

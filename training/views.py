@@ -15,6 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from faq.models import FaqEntry
 from training import runs, versions
+from training.comparison import compare
 from training.differences import Changes, changes_since
 from training.models import AdapterVersion, TrainingRun
 from training.overview import run_status
@@ -42,11 +43,11 @@ def prepare(request: HttpRequest) -> HttpResponse:
         "live": versions.live_version(),
         "active_run": run if run is not None and run.is_active else None,
         "presets": _presets(found),
-        "may_edit": request.user.has_perm("faq.change_faqentry"),
-        "entry_pks": dict(FaqEntry.objects.values_list("key", "pk")),
         "back_url": reverse("admin:index"),
     }
-    return render(request, "admin/training/prepare.html", {**_admin_context(request), **context})
+    return render(
+        request, "admin/training/prepare.html", {**_admin_context(request), **_entry_links(request), **context}
+    )
 
 
 def _changes_since_live() -> Changes | None:
@@ -140,24 +141,61 @@ def activate(request: HttpRequest, version_pk: int) -> HttpResponse:
     """Show what would change; on POST do it."""
     _require(request, "training.activate_adapterversion")
     version = get_object_or_404(AdapterVersion.objects.select_related("exam"), pk=version_pk)
+    may_break = request.user.has_perm("training.activate_broken_adapterversion")
     if request.method == "POST":
         note = request.POST.get("note", "").strip()[:MAX_NOTE_CHARS]
         try:
-            versions.activate(version, activated_by=request.user, note=note)  # type: ignore[arg-type]
+            versions.activate(version, activated_by=request.user, note=note, despite_critical=may_break)  # type: ignore[arg-type]
+        except versions.CriticalBroken as error:
+            messages.error(request, str(error))
+            if may_break:
+                messages.info(request, _("Write in the note why it should go live all the same."))
+            return redirect("admin:training_activate", version.pk)
         except versions.VersionError as error:
             messages.error(request, str(error))
         else:
             messages.success(request, _("%(version)s is live.") % {"version": version})
         return redirect("admin:index")
+    live = versions.live_version()
     context = {
         "title": _("Make %(version)s live?") % {"version": version},
         "version": version,
-        "live": versions.live_version(),
+        "live": live,
         "changes": changes_since(version) if version.path.is_dir() else None,
+        "comparison": compare(version, live) if live and live != version else None,
+        "may_break": may_break,
         "max_note_chars": MAX_NOTE_CHARS,
         "back_url": reverse("admin:index"),
     }
-    return render(request, "admin/training/activate.html", {**_admin_context(request), **context})
+    return render(
+        request, "admin/training/activate.html", {**_admin_context(request), **_entry_links(request), **context}
+    )
+
+
+@require_safe
+def compare_versions(request: HttpRequest, version_pk: int) -> HttpResponse:
+    """A version's exam beside any other's: the live one's, unless asked otherwise."""
+    _require(request, "training.view_adapterversion")
+    version = get_object_or_404(AdapterVersion.objects.select_related("exam"), pk=version_pk)
+    others = AdapterVersion.objects.exclude(pk=version.pk).select_related("exam")
+    chosen = request.GET.get("with", "")
+    live = versions.live_version()
+    against: AdapterVersion | None
+    if chosen:
+        against = get_object_or_404(others, pk=chosen if chosen.isdecimal() else 0)
+    else:
+        against = (others.filter(pk=live.pk).first() if live else None) or others.first()
+    context = {
+        "title": _("Compare %(version)s") % {"version": version},
+        "version": version,
+        "against": against,
+        "others": others,
+        "comparison": compare(version, against) if against else None,
+        "back_url": reverse("admin:training_adapterversion_change", args=[version.pk]),
+    }
+    return render(
+        request, "admin/training/compare.html", {**_admin_context(request), **_entry_links(request), **context}
+    )
 
 
 @require_POST
@@ -171,6 +209,12 @@ def roll_back(request: HttpRequest) -> HttpResponse:
     else:
         messages.success(request, _("%(version)s is live again.") % {"version": activation.version})
     return redirect("admin:index")
+
+
+def _entry_links(request: HttpRequest) -> dict[str, object]:
+    """What entry.html needs to lead to an entry."""
+    may_edit = request.user.has_perm("faq.change_faqentry")
+    return {"entry_pks": dict(FaqEntry.objects.values_list("key", "pk")) if may_edit else {}}
 
 
 def _admin_context(request: HttpRequest) -> dict[str, object]:

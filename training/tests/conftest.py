@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 
 from faq.models import FaqEntry, OffTopicQuestion, Paraphrase
 from training.lm.tests.conftest import make_base
-from training.models import AdapterVersion, DatasetSnapshot, Exam, TrainingRun
+from training.models import AdapterVersion, DatasetSnapshot, Exam, ExamAnswer, TrainingRun
 from training.runs import configured_base
 
 SHOP = {
@@ -90,3 +90,25 @@ def make_version(db: None) -> MakeVersion:
         return version
 
     return make
+
+
+Answers = Callable[..., None]
+
+
+@pytest.fixture
+def answered() -> Answers:
+    """What a version said in its exam: question=(expected, answered), with None for "I don't know"."""
+
+    def answer(version: AdapterVersion, **questions: tuple[str | None, str | None]) -> None:
+        for question, (expected, said) in questions.items():
+            ExamAnswer.objects.create(
+                exam=version.exam,
+                question=question,
+                expected_key=expected or "",
+                answered_key=said or "pay",
+                is_declined=said is None,
+                confidence=0.9,
+                coverage=1.0,
+            )
+
+    return answer

@@ -10,8 +10,8 @@ from django.test import Client
 
 from faq.models import FaqEntry, Paraphrase
 from training import runs, versions
-from training.models import Activation, ExamAnswer, TrainingRun
-from training.tests.conftest import MakeVersion
+from training.models import Activation, AdapterVersion, ExamAnswer, TrainingRun
+from training.tests.conftest import Answers, MakeVersion
 
 pytestmark = pytest.mark.django_db
 
@@ -222,6 +222,68 @@ def test_what_must_be_mended_is_not_trained(owner: Client, shop: None) -> None:
 
 
 ENTRY_PAGE = r"/admin/faq/faqentry/\d+/change/"
+
+
+@pytest.fixture
+def breaking(shop: None, make_version: MakeVersion, answered: Answers) -> AdapterVersion:
+    """A version that declines a critical question which the live one answers."""
+    FaqEntry.objects.filter(key="hours").update(is_critical=True)
+    live, breaking = make_version(), make_version()
+    answered(live, cierran=("hours", "hours"), pagar=("pay", None))
+    answered(breaking, cierran=("hours", None), pagar=("pay", "pay"), chiste=(None, "pay"))
+    versions.activate(live)
+    return breaking
+
+
+def test_the_page_before_activation_shows_what_breaks(owner: Client, breaking: AdapterVersion) -> None:
+    page = owner.get(f"/admin/training/adapterversion/{breaking.pk}/activate/").content.decode()
+
+    rows = re.findall(r"<tr>\s*<td>.*?</tr>", page, re.DOTALL)
+    texts = [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in rows]
+    assert texts == [
+        "broken critical cierran ¿A qué hora cierran? ¿A qué hora cierran? I don't know",
+        "fixed pagar ¿Cómo puedo pagar? I don't know ¿Cómo puedo pagar?",
+        "not right chiste I don't know – ¿Cómo puedo pagar?",
+    ]
+    assert "A critical answer breaks." in page
+
+
+def test_what_breaks_a_critical_answer_goes_live_only_with_the_right_and_a_reason(
+    client: Client, breaking: AdapterVersion
+) -> None:
+    url = f"/admin/training/adapterversion/{breaking.pk}/activate/"
+    client.force_login(clerk("activate_adapterversion", "view_adapterversion", "view_trainingrun"))
+    response = client.post(url, {"note": "all the same"}, follow=True)
+    assert "breaks a critical answer: “¿A qué hora cierran?”" in response.content.decode()
+    assert versions.live_version() != breaking
+
+    User.objects.all().delete()
+    client.force_login(clerk("activate_adapterversion", "activate_broken_adapterversion"))
+    client.post(url, {"note": "  "})
+    assert versions.live_version() != breaking, "a reason is wanted"
+    client.post(url, {"note": "The shop has moved."})
+    assert versions.live_version() == breaking
+    assert Activation.objects.first().note == "The shop has moved."  # type: ignore[union-attr]
+
+
+def test_any_two_versions_can_be_compared(owner: Client, breaking: AdapterVersion, make_version: MakeVersion) -> None:
+    other = make_version()
+    url = f"/admin/training/adapterversion/{breaking.pk}/compare/"
+
+    assert f"selected>{versions.live_version()}" in owner.get(url).content.decode(), "the live one first"
+    page = owner.get(url, {"with": other.pk}).content.decode()
+    assert f"selected>{other}" in page
+    for nonsense in ("999", "x", breaking.pk):
+        assert owner.get(url, {"with": nonsense}).status_code == 404
+
+
+def test_only_who_may_see_versions_compares_them(client: Client, breaking: AdapterVersion) -> None:
+    url = f"/admin/training/adapterversion/{breaking.pk}/compare/"
+    assert "/admin/login/" in client.get(url).headers["Location"]
+    client.force_login(clerk("view_trainingrun"))
+    assert client.get(url).status_code == 403
+
+
 PAGES = ("/admin/training/trainingrun/prepare/", "/admin/training/trainingrun/differences.csv")
 
 

@@ -12,11 +12,17 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("version_name", metavar="VERSION", help="its number or name")
-        parser.add_argument("--note", default="")
+        parser.add_argument("--note", default="", help="why")
+        parser.add_argument(
+            "--despite-critical", action="store_true", help="although it breaks a critical answer; needs --note"
+        )
 
-    def handle(self, *args: Any, version_name: str, note: str, **options: Any) -> None:
+    def handle(self, *args: Any, version_name: str, note: str, despite_critical: bool, **options: Any) -> None:
+        if despite_critical and not note:
+            raise CommandError("--despite-critical needs a --note that says why.")
         try:
-            activation = versions.activate(versions.find(version_name), note=note)
+            version = versions.find(version_name)
+            activation = versions.activate(version, note=note, despite_critical=despite_critical)
         except versions.VersionError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{activation.version.name} is live.")
