@@ -10,7 +10,10 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from faq.admin import FaqEntryAdmin
+from faq.models import FaqEntry
 from training import views
+from training.learned import Learned, with_learned
 from training.models import Activation, AdapterVersion, TrainingRun
 from training.overview import overview, run_status
 from training.versions import live_version
@@ -21,6 +24,46 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     if request.user.has_perm("training.view_trainingrun"):
         context["overview"] = overview(request.user)
     return context
+
+
+admin.site.unregister(FaqEntry)
+
+
+class LearnedFilter(admin.SimpleListFilter):
+    title = _("learned")
+    parameter_name = "learned"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return Learned.choices
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(learned=self.value()) if self.value() in Learned.values else queryset
+
+
+@admin.register(FaqEntry)
+class LearnedFaqEntryAdmin(FaqEntryAdmin):
+    """The entries as staff keep them, with what the live version has learned of each."""
+
+    list_display = ["question", "category", "show_status", "show_learned", *FaqEntryAdmin.list_display[3:]]
+    list_filter: Any = ["status", LearnedFilter, *FaqEntryAdmin.list_filter[1:]]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[FaqEntry]:
+        return with_learned(super().get_queryset(request))
+
+    @display(
+        description=_("learned"),
+        ordering="learned",
+        label={
+            Learned.NEVER: "warning",
+            Learned.CHANGED: "warning",
+            Learned.REGRESSED: "danger",
+            Learned.WEAK: "danger",
+            Learned.UNTESTED: "info",
+            Learned.LEARNED: "success",
+        },
+    )
+    def show_learned(self, entry: Any) -> tuple[str, str] | None:
+        return (entry.learned, str(Learned(entry.learned).label)) if entry.learned else None
 
 
 class ReadOnlyAdmin(ModelAdmin):

@@ -8,6 +8,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.urls import reverse
 
 from training.differences import Changes, changes_since
+from training.learned import count_learned
 from training.models import Activation, AdapterVersion, TrainingRun
 from training.status import latest_run
 from training.versions import previous_version
@@ -22,6 +23,7 @@ def overview(user: User | AnonymousUser) -> dict[str, Any]:
     return {
         "live": live,
         "changes": _changes(live),
+        "learned": count_learned(),
         "active_run": active_run,
         "run": run_status(active_run) if active_run else None,
         "can_train": user.has_perm("training.add_trainingrun"),
