@@ -211,6 +211,17 @@ LOGGING = {
 
 SIMPLE_HISTORY_REVERT_DISABLED = False
 
+
+def _door(title: object, icon: str, app: str, model: str) -> dict[str, object]:
+    """A list in the admin's menu, for those who may see it."""
+    return {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(f"admin:{app}_{model}_changelist"),
+        "permission": lambda request: request.user.has_perm(f"{app}.view_{model}"),
+    }
+
+
 UNFOLD = {
     "SITE_TITLE": _("Customer service"),
     "SITE_HEADER": _("Customer service"),
@@ -243,54 +254,25 @@ UNFOLD = {
             {
                 "title": _("What the assistant knows"),
                 "items": [
-                    {
-                        "title": _("Questions and answers"),
-                        "icon": "quiz",
-                        "link": reverse_lazy("admin:faq_faqentry_changelist"),
-                    },
-                    {
-                        "title": _("Off-topic questions"),
-                        "icon": "block",
-                        "link": reverse_lazy("admin:faq_offtopicquestion_changelist"),
-                    },
+                    _door(_("Questions and answers"), "quiz", "faq", "faqentry"),
+                    _door(_("Off-topic questions"), "block", "faq", "offtopicquestion"),
                 ],
             },
             {
                 "title": _("Training"),
                 "items": [
                     {"title": _("Overview"), "icon": "monitoring", "link": reverse_lazy("admin:index")},
-                    {
-                        "title": _("Training runs"),
-                        "icon": "model_training",
-                        "link": reverse_lazy("admin:training_trainingrun_changelist"),
-                    },
-                    {
-                        "title": _("Versions"),
-                        "icon": "history",
-                        "link": reverse_lazy("admin:training_adapterversion_changelist"),
-                    },
-                    {
-                        "title": _("Live periods"),
-                        "icon": "event_note",
-                        "link": reverse_lazy("admin:training_activation_changelist"),
-                    },
+                    _door(_("Training runs"), "model_training", "training", "trainingrun"),
+                    _door(_("Versions"), "history", "training", "adapterversion"),
+                    _door(_("Live periods"), "event_note", "training", "activation"),
                 ],
             },
-            {
-                "title": _("Conversations"),
-                "items": [
-                    {
-                        "title": _("Conversations"),
-                        "icon": "chat",
-                        "link": reverse_lazy("admin:chat_conversation_changelist"),
-                    },
-                ],
-            },
+            {"title": _("Conversations"), "items": [_door(_("Conversations"), "chat", "chat", "conversation")]},
             {
                 "title": _("People"),
                 "items": [
-                    {"title": _("Staff"), "icon": "person", "link": reverse_lazy("admin:auth_user_changelist")},
-                    {"title": _("Groups"), "icon": "group", "link": reverse_lazy("admin:auth_group_changelist")},
+                    _door(_("Staff"), "person", "auth", "user"),
+                    _door(_("Groups"), "group", "auth", "group"),
                 ],
             },
         ],

@@ -1,0 +1,120 @@
+"""Who may do what: a stranger, a customer with an account, each role, and the owner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from django.contrib.auth.models import Group, User
+from django.test import Client
+
+from faq.models import FaqEntry, OffTopicQuestion
+from training import versions
+from training.models import TrainingRun
+from training.tests.conftest import MakeVersion, make_version, shop
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+__all__ = ["make_version", "shop"]
+
+# As a Spanish business finds them.
+EDITOR, TRAINER, PUBLISHER, AGENT = ROLES = ("Redacción", "Entrenamiento", "Publicación", "Atención")
+EVERYBODY = {*ROLES, "owner"}
+ENTRY = "/admin/faq/faqentry/{entry}/"
+RUN = "/admin/training/trainingrun/"
+VERSION = "/admin/training/adapterversion/"
+
+
+@dataclass(frozen=True)
+class Door:
+    """A page or an action, and who gets through."""
+
+    url: str
+    lets_in: set[str]
+    is_post: bool = False
+
+
+DOORS = [
+    Door("/admin/", EVERYBODY),
+    Door("/admin/faq/faqentry/", EVERYBODY),
+    Door(ENTRY + "change/", EVERYBODY),
+    Door(ENTRY + "change/", {EDITOR, "owner"}, is_post=True),
+    Door(ENTRY + "history/", EVERYBODY),
+    Door(ENTRY + "delete/", {"owner"}, is_post=True),
+    Door("/admin/faq/faqentry/add/", {EDITOR, "owner"}),
+    Door("/admin/faq/faqentry/add/", {EDITOR, "owner"}, is_post=True),
+    Door("/admin/faq/offtopicquestion/", EVERYBODY - {AGENT}),
+    Door("/admin/faq/offtopicquestion/add/", {EDITOR, "owner"}),
+    Door("/admin/faq/offtopicquestion/{off_topic}/delete/", {EDITOR, "owner"}, is_post=True),
+    Door(RUN, EVERYBODY - {AGENT}),
+    Door(RUN + "{run}/change/", EVERYBODY - {AGENT}),
+    Door(RUN + "status.json", EVERYBODY - {AGENT}),
+    Door(RUN + "prepare/", {TRAINER, "owner"}),
+    Door(RUN + "differences.csv", {TRAINER, "owner"}),
+    Door(RUN + "train-now/", {TRAINER, "owner"}, is_post=True),
+    Door(RUN + "{run}/cancel/", {TRAINER, "owner"}, is_post=True),
+    Door(VERSION, {TRAINER, PUBLISHER, "owner"}),
+    Door(VERSION + "{version}/change/", {TRAINER, PUBLISHER, "owner"}),
+    Door(VERSION + "{version}/compare/", {TRAINER, PUBLISHER, "owner"}),
+    Door(VERSION + "{version}/activate/", {PUBLISHER, "owner"}),
+    Door(VERSION + "{version}/activate/", {PUBLISHER, "owner"}, is_post=True),
+    Door(VERSION + "roll-back/", {PUBLISHER, "owner"}, is_post=True),
+    Door("/admin/training/activation/", {TRAINER, PUBLISHER, "owner"}),
+    Door("/admin/chat/conversation/", {AGENT, "owner"}),
+    Door("/admin/auth/user/", {"owner"}),
+    Door("/admin/auth/user/add/", {"owner"}),
+    Door("/admin/auth/group/", {"owner"}),
+]
+
+
+@pytest.fixture
+def numbers(shop: None, make_version: MakeVersion) -> dict[str, int]:
+    version = make_version()
+    versions.activate(version)
+    return {
+        "entry": FaqEntry.objects.get(key="pay").pk,
+        "off_topic": OffTopicQuestion.objects.first().pk,  # type: ignore[union-attr]
+        "run": version.run.pk,
+        "version": version.pk,
+    }
+
+
+def log_in(client: Client, who: str) -> None:
+    if who == "stranger":
+        return
+    user = User.objects.create_user("somebody", is_staff=who != "customer", is_superuser=who == "owner")
+    if who in ROLES:
+        user.groups.add(Group.objects.get(name=who))
+    client.force_login(user)
+
+
+@pytest.mark.parametrize("who", ["stranger", "customer", *ROLES, "owner"])
+def test_every_door(client: Client, numbers: dict[str, int], who: str) -> None:
+    log_in(client, who)
+    wrong = []
+    for door in DOORS:
+        url = door.url.format(**numbers)
+        response = client.post(url, {"preset": "quick"}) if door.is_post else client.get(url)
+        to_login = response.status_code == 302 and "/login/" in response.headers["Location"]
+        is_in = not to_login and response.status_code not in (403, 404, 405)
+        if is_in != (who in door.lets_in):
+            wrong.append((url, "POST" if door.is_post else "GET", response.status_code))
+    assert wrong == []
+
+
+def test_the_menu_shows_only_doors_that_open(client: Client, numbers: dict[str, int]) -> None:
+    log_in(client, AGENT)
+
+    page = client.get("/admin/chat/conversation/").content.decode()
+
+    assert 'href="/admin/faq/faqentry/"' in page
+    for closed in ("/admin/faq/offtopicquestion/", "/admin/training/trainingrun/", "/admin/auth/user/"):
+        assert f'href="{closed}"' not in page
+
+
+def test_a_refused_training_leaves_nothing_behind(client: Client, numbers: dict[str, int]) -> None:
+    log_in(client, EDITOR)
+
+    client.post("/admin/training/trainingrun/train-now/", {"preset": "quick"})
+
+    assert not TrainingRun.objects.filter(status="queued").exists()
