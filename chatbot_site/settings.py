@@ -55,6 +55,9 @@ PERSONAL_DATA = env.str("PERSONAL_DATA", default="mask")
 if PERSONAL_DATA not in ("mask", "block"):
     raise ImproperlyConfigured(f"PERSONAL_DATA must be mask or block, not {PERSONAL_DATA}")
 
+# Before a version goes live it is asked so many questions of its exam; 0 for none.
+SMOKE_TEST_QUESTIONS = env.int("SMOKE_TEST_QUESTIONS", default=5)
+
 # How the exam and the chat hold the base's weights: nf4, dequantized or full (training/lm/config.py). Empty: nf4 on a
 # GPU, dequantized on a CPU.
 SERVING_PRECISION = env.str("SERVING_PRECISION", default="")

@@ -23,7 +23,8 @@ from django.db import DatabaseError, close_old_connections, transaction
 from django.utils.translation import gettext as _
 
 from faq.publication import current_publication
-from training import exams, runs, versions
+from training import exams, runs, serving, versions
+from training.going_live import go_live
 from training.lm import sft
 from training.lm.config import TrainConfig, TrainProgress, TrainResult
 from training.lm.engine import Engine
@@ -58,10 +59,13 @@ def execute(run: TrainingRun) -> AdapterVersion | None:
         shutil.rmtree(_work_dir(run), ignore_errors=True)
     if version is not None and run.activates_on_success:
         try:
-            versions.activate(version, activated_by=run.requested_by, note=_("By itself, after its exam."))
+            go_live(version, activated_by=run.requested_by, note=_("By itself, after its exam."))
         except versions.VersionError as error:
             # The version is there and its exam shows why; a person decides.
             logger.warning("training run %s: version %s does not go live by itself: %s", run.pk, version.name, error)
+        finally:
+            # A worker keeps no engine between runs.
+            serving.close()
     return version
 
 

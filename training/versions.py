@@ -161,19 +161,29 @@ def activate(
         VersionError: it has no exam, its files are missing or damaged, or it belongs to another base model
             or precision.
     """
-    if not Exam.objects.filter(version=version).exists():
-        raise VersionError(_("Version %(version)s has not taken its exam.") % {"version": version})
-    check_base(version)
-    check_precision(version)
-    check_files(version)
-    if not is_rollback and not (despite_critical and note):
-        check_critical(version)
+    # Going back needs no reason: it is what one does when something went wrong.
+    check_activation(version, may_break=is_rollback or bool(despite_critical and note))
     with transaction.atomic():
         activation = Activation.objects.create(
             version=version, activated_by=activated_by, note=note, is_rollback=is_rollback
         )
         status_signal.send(status_signal.VERSION_LIVE)
     return activation
+
+
+def check_activation(version: AdapterVersion, *, may_break: bool) -> None:
+    """Everything that `activate` wants of a version.
+
+    Raises:
+        VersionError: as `activate`.
+    """
+    if not Exam.objects.filter(version=version).exists():
+        raise VersionError(_("Version %(version)s has not taken its exam.") % {"version": version})
+    check_base(version)
+    check_precision(version)
+    check_files(version)
+    if not may_break:
+        check_critical(version)
 
 
 def check_critical(version: AdapterVersion) -> None:

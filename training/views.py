@@ -17,6 +17,7 @@ from faq.models import FaqEntry
 from training import runs, versions
 from training.comparison import compare
 from training.differences import Changes, changes_since
+from training.going_live import go_back, go_live
 from training.models import AdapterVersion, TrainingRun
 from training.overview import run_status
 from training.preflight import NotReady, Preflight, preflight, require_ready
@@ -145,7 +146,7 @@ def activate(request: HttpRequest, version_pk: int) -> HttpResponse:
     if request.method == "POST":
         note = request.POST.get("note", "").strip()[:MAX_NOTE_CHARS]
         try:
-            versions.activate(version, activated_by=request.user, note=note, despite_critical=may_break)  # type: ignore[arg-type]
+            go_live(version, activated_by=request.user, note=note, despite_critical=may_break)  # type: ignore[arg-type]
         except versions.CriticalBroken as error:
             messages.error(request, str(error))
             if may_break:
@@ -203,7 +204,7 @@ def roll_back(request: HttpRequest) -> HttpResponse:
     _require(request, "training.activate_adapterversion")
     try:
         expected = versions.find(request.POST.get("version", ""))
-        activation = versions.roll_back(activated_by=request.user, expected=expected)  # type: ignore[arg-type]
+        activation = go_back(activated_by=request.user, expected=expected)  # type: ignore[arg-type]
     except versions.VersionError as error:
         messages.error(request, str(error))
     else:

@@ -7,6 +7,7 @@ import re
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from pytest_django import Settings
 
 from faq.models import FaqEntry, Paraphrase
 from training import runs, versions
@@ -14,6 +15,12 @@ from training.models import Activation, AdapterVersion, ExamAnswer, TrainingRun
 from training.tests.conftest import Answers, MakeVersion
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _nothing_to_load(settings: Settings) -> None:
+    """The versions here have no adapters that could answer; test_going_live.py has real ones."""
+    settings.SMOKE_TEST_QUESTIONS = 0
 
 
 @pytest.fixture

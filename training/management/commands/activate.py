@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from training import versions
+from training.going_live import go_live
 
 
 class Command(BaseCommand):
@@ -22,7 +23,7 @@ class Command(BaseCommand):
             raise CommandError("--despite-critical needs a --note that says why.")
         try:
             version = versions.find(version_name)
-            activation = versions.activate(version, note=note, despite_critical=despite_critical)
+            activation = go_live(version, note=note, despite_critical=despite_critical)
         except versions.VersionError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{activation.version.name} is live.")

@@ -5,6 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from training import versions
+from training.going_live import go_back
 
 
 class Command(BaseCommand):
@@ -15,7 +16,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, note: str, **options: Any) -> None:
         try:
-            activation = versions.roll_back(note=note)
+            activation = go_back(note=note)
         except versions.VersionError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{activation.version.name} is live again.")

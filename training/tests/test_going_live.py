@@ -1,0 +1,110 @@
+"""The way to the pointer with real adapters of a tiny random base."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from pytest_django import Settings
+
+from faq.models import FaqEntry
+from training import serving, versions
+from training.going_live import go_back, go_live, smoke_test
+from training.models import AdapterVersion, ExamAnswer
+from training.tests.test_pipeline import on_tiny_llama, train
+from training.versions import VersionError
+
+__all__ = ["on_tiny_llama"]
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("shop", "on_tiny_llama")]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_engine() -> Iterator[None]:
+    yield
+    serving.close()
+
+
+@pytest.fixture
+def version() -> AdapterVersion:
+    """Its exam is what it answers, however little it has learned."""
+    version = train()
+    ExamAnswer.objects.filter(exam__version=version).delete()
+    for question in ("¿A qué hora cierran?", "¿Cómo puedo pagar?"):
+        _servable, future = serving.ask(question, version)
+        decision = future.result(timeout=60)
+        assert decision.key is not None
+        remember(version, question, decision.key, is_declined=decision.is_declined)
+    serving.close()
+    assert ExamAnswer.objects.filter(exam__version=version, is_declined=False).exists()
+    return version
+
+
+def remember(version: AdapterVersion, question: str, key: str, *, is_declined: bool = False) -> None:
+    ExamAnswer.objects.create(
+        exam=version.exam,
+        question=question,
+        expected_key=key,
+        answered_key=key,
+        is_declined=is_declined,
+        confidence=1.0,
+        coverage=1.0,
+    )
+
+
+def test_a_version_that_answers_as_in_its_exam_goes_live(version: AdapterVersion) -> None:
+    assert go_live(version).version == version
+    assert versions.live_version() == version
+
+
+def test_one_that_answers_otherwise_leaves_the_live_one_where_it_is(version: AdapterVersion) -> None:
+    go_live(version)
+    other = train()
+    ExamAnswer.objects.filter(exam__version=other).delete()
+    published = set(FaqEntry.objects.values_list("key", flat=True))
+    answered = set(ExamAnswer.objects.filter(exam__version=version).values_list("answered_key", flat=True))
+    remember(other, "¿A qué hora cierran?", min(published - answered))
+
+    with pytest.raises(VersionError, match="as in its exam, so nothing was changed"):
+        go_live(other)
+
+    assert versions.live_version() == version
+
+
+def test_one_that_cannot_be_loaded_does_not_go_live(version: AdapterVersion) -> None:
+    remember(version, "horario de cierre", "hours")
+    (version.path / "adapter" / "adapter_config.json").write_text("{}", encoding="utf-8")
+
+    with pytest.raises(VersionError):
+        go_live(version)
+
+    assert versions.live_version() is None
+
+
+def test_going_back_tries_the_earlier_version_first(version: AdapterVersion) -> None:
+    go_live(version)
+    later = train()
+    versions.activate(later)
+    kept = version.path.with_name("kept")
+    version.path.rename(kept)
+
+    with pytest.raises(VersionError, match="missing"):
+        go_back()
+    assert versions.live_version() == later
+
+    shutil.move(kept, version.path)
+    assert go_back().version == version
+
+
+def test_what_is_no_longer_published_is_not_asked(version: AdapterVersion) -> None:
+    remember(version, "¿Venden zapatos?", "shoes")
+
+    smoke_test(version)
+
+
+def test_as_many_questions_as_the_setting_says(version: AdapterVersion, settings: Settings) -> None:
+    remember(version, "¿A qué hora cierran?", "return")
+    settings.SMOKE_TEST_QUESTIONS = 0
+
+    smoke_test(version)
