@@ -12,7 +12,7 @@ from unfold.decorators import display
 
 from faq.admin import FaqEntryAdmin
 from faq.models import FaqEntry
-from training import views
+from training import insights, views
 from training.learned import Learned, with_learned
 from training.models import Activation, AdapterVersion, TrainingRun
 from training.overview import overview, run_status
@@ -179,6 +179,7 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
         wrap = self.admin_site.admin_view
         own = [
             path("<int:version_pk>/activate/", wrap(views.activate), name="training_activate"),
+            path("<int:version_pk>/threshold/", wrap(views.set_threshold), name="training_threshold"),
             path("<int:version_pk>/compare/", wrap(views.compare_versions), name="training_compare"),
             path("roll-back/", wrap(views.roll_back), name="training_roll_back"),
         ]
@@ -199,7 +200,10 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
             "version": version,
             "live": live_version(),
             "exam_answers": sorted(answers, key=lambda answer: answer.is_right),
+            "confused": insights.confused_pairs(version) if version else [],
+            "thresholds": insights.as_json(insights.thresholds(version)) if version else [],
             "can_activate": request.user.has_perm("training.activate_adapterversion"),
+            **views.entry_links(request),
         }
         return super().changeform_view(request, object_id, form_url, context)
 

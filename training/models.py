@@ -115,7 +115,7 @@ class TrainingRun(models.Model):
 
 
 class AdapterVersion(models.Model):
-    """One immutable adapter on disk. The row comes last, so that a row means complete files."""
+    """One adapter on disk, whose files never change. The row comes last, so that a row means complete files."""
 
     number = models.PositiveIntegerField(_("number"), unique=True)
     run = models.OneToOneField(TrainingRun, on_delete=models.PROTECT, related_name="version", verbose_name=_("run"))
@@ -124,6 +124,8 @@ class AdapterVersion(models.Model):
     )
     base_model = models.CharField(_("base model"), max_length=300)
     sha256 = models.CharField(_("fingerprint of the files"), max_length=64)
+    # What staff have chosen; None: as the exam fitted it.
+    threshold = models.FloatField(_("confidence needed to answer"), null=True, blank=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
@@ -146,6 +148,10 @@ class AdapterVersion(models.Model):
     @property
     def path(self) -> Path:
         return Path(settings.ARTIFACTS_DIR) / "versions" / self.name
+
+    @property
+    def threshold_in_use(self) -> float:
+        return self.exam.threshold if self.threshold is None else self.threshold
 
 
 class Exam(models.Model):

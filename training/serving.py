@@ -190,7 +190,7 @@ def suggest_text() -> str:
 
 def prepare(version: AdapterVersion) -> Servable:
     """Load a version, unless it is loaded, and bring its answers up to date with what is published."""
-    stamp = publication_stamp()
+    stamp = _stamp(version)
     known = _servables.get(version.name)
     if known is not None and known.stamp == stamp and engine().is_resident(version.name):
         return known
@@ -200,7 +200,7 @@ def prepare(version: AdapterVersion) -> Servable:
         from training.lm.loading import BaseModelError
 
         # Another thread may have built a later one meanwhile.
-        stamp = publication_stamp()
+        stamp = _stamp(version)
         known = _servables.get(version.name)
         if known is None:
             check_base(version)
@@ -220,6 +220,10 @@ def prepare(version: AdapterVersion) -> Servable:
     return known
 
 
+def _stamp(version: AdapterVersion) -> str:
+    return f"{publication_stamp()}|{version.threshold}"
+
+
 def _build(version: AdapterVersion, stamp: str, known: Servable | None) -> Servable:
     from training.lm.answers import AnswerSet
 
@@ -235,7 +239,7 @@ def _build(version: AdapterVersion, stamp: str, known: Servable | None) -> Serva
         version=version,
         stamp=stamp,
         answers=answers,
-        calibration=known.calibration if known else read_calibration(version),
+        calibration=read_calibration(version),
         learned=learned,
         entries={entry.key: entry for entry in publication.entries},
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,9 @@ def check_is_whole(version: AdapterVersion) -> None:
 
 
 def read_calibration(version: AdapterVersion) -> Calibration:
-    return Calibration.from_dict(json.loads((version.path / "calibration.json").read_text(encoding="utf-8")))
+    """As the exam fitted it, with the threshold that staff have chosen since."""
+    calibration = Calibration.from_dict(json.loads((version.path / "calibration.json").read_text(encoding="utf-8")))
+    return calibration if version.threshold is None else replace(calibration, threshold=version.threshold)
 
 
 def read_learned(version: AdapterVersion) -> dict[str, LearnedEntry]:

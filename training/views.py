@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 
 from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -18,6 +19,7 @@ from training import runs, versions
 from training.comparison import compare
 from training.differences import Changes, changes_since
 from training.going_live import go_back, go_live
+from training.insights import THRESHOLDS
 from training.models import AdapterVersion, TrainingRun
 from training.overview import run_status
 from training.preflight import NotReady, Preflight, preflight, require_ready
@@ -47,7 +49,7 @@ def prepare(request: HttpRequest) -> HttpResponse:
         "back_url": reverse("admin:index"),
     }
     return render(
-        request, "admin/training/prepare.html", {**_admin_context(request), **_entry_links(request), **context}
+        request, "admin/training/prepare.html", {**_admin_context(request), **entry_links(request), **context}
     )
 
 
@@ -169,8 +171,35 @@ def activate(request: HttpRequest, version_pk: int) -> HttpResponse:
         "back_url": reverse("admin:index"),
     }
     return render(
-        request, "admin/training/activate.html", {**_admin_context(request), **_entry_links(request), **context}
+        request, "admin/training/activate.html", {**_admin_context(request), **entry_links(request), **context}
     )
+
+
+@require_POST
+def set_threshold(request: HttpRequest, version_pk: int) -> HttpResponse:
+    """Choose how confident a version must be; an empty value goes back to what its exam fitted."""
+    _require(request, "training.activate_adapterversion")
+    version = get_object_or_404(AdapterVersion.objects.select_related("exam"), pk=version_pk)
+    given = request.POST.get("threshold", "")
+    chosen = next((each for each in THRESHOLDS if given == f"{each:.2f}"), None)
+    if given and chosen is None:
+        messages.error(
+            request,
+            _("Choose a value between %(min).2f and %(max).2f.") % {"min": THRESHOLDS[0], "max": THRESHOLDS[-1]},
+        )
+    else:
+        AdapterVersion.objects.filter(pk=version.pk).update(threshold=chosen)
+        before = version.threshold_in_use
+        version.threshold = chosen
+        change = f"{before:.2f} → {version.threshold_in_use:.2f}"
+        assert request.user.pk is not None, "a permission was asked for"
+        LogEntry.objects.log_actions(request.user.pk, [version], CHANGE, change_message=change, single_object=True)
+        messages.success(
+            request,
+            _("%(version)s answers from %(percent)d %% confidence on.")
+            % {"version": version, "percent": round(100 * version.threshold_in_use)},
+        )
+    return redirect("admin:training_adapterversion_change", version.pk)
 
 
 @require_safe
@@ -195,7 +224,7 @@ def compare_versions(request: HttpRequest, version_pk: int) -> HttpResponse:
         "back_url": reverse("admin:training_adapterversion_change", args=[version.pk]),
     }
     return render(
-        request, "admin/training/compare.html", {**_admin_context(request), **_entry_links(request), **context}
+        request, "admin/training/compare.html", {**_admin_context(request), **entry_links(request), **context}
     )
 
 
@@ -212,7 +241,7 @@ def roll_back(request: HttpRequest) -> HttpResponse:
     return redirect("admin:index")
 
 
-def _entry_links(request: HttpRequest) -> dict[str, object]:
+def entry_links(request: HttpRequest) -> dict[str, object]:
     """What entry.html needs to lead to an entry."""
     may_edit = request.user.has_perm("faq.change_faqentry")
     return {"entry_pks": dict(FaqEntry.objects.values_list("key", "pk")) if may_edit else {}}

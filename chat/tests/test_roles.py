@@ -58,6 +58,7 @@ DOORS = [
     Door(VERSION + "{version}/compare/", {TRAINER, PUBLISHER, "owner"}),
     Door(VERSION + "{version}/activate/", {PUBLISHER, "owner"}),
     Door(VERSION + "{version}/activate/", {PUBLISHER, "owner"}, is_post=True),
+    Door(VERSION + "{version}/threshold/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "roll-back/", {PUBLISHER, "owner"}, is_post=True),
     Door("/admin/training/activation/", {TRAINER, PUBLISHER, "owner"}),
     Door("/admin/chat/conversation/", {AGENT, "owner"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from pytest_django import Settings
@@ -108,3 +109,12 @@ def test_as_many_questions_as_the_setting_says(version: AdapterVersion, settings
     settings.SMOKE_TEST_QUESTIONS = 0
 
     smoke_test(version)
+
+
+def test_a_chosen_threshold_counts_from_the_next_question(version: AdapterVersion) -> None:
+    fitted = serving.prepare(version).calibration
+    AdapterVersion.objects.filter(pk=version.pk).update(threshold=0.97)
+    version.refresh_from_db()
+
+    assert fitted.threshold != 0.97
+    assert serving.prepare(version).calibration == replace(fitted, threshold=0.97)

@@ -1,0 +1,78 @@
+"""What a version's exam says beyond its figures: which entries it mixes up, and what another threshold would bring."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from faq.models import FaqEntry
+from training.models import AdapterVersion, ExamAnswer
+
+THRESHOLDS = tuple(step / 100 for step in range(30, 100))
+MAX_CONFUSED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Confused:
+    """An entry that was asked for and another that came first."""
+
+    expected_key: str
+    expected: str
+    answered_key: str
+    answered: str
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AtThreshold:
+    """What the exam would have been with a threshold, in shares of the questions to answer and of those to decline."""
+
+    threshold: float
+    right: float
+    wrong: float
+    declined: float
+    off_topic_declined: float | None
+
+
+def confused_pairs(version: AdapterVersion) -> list[Confused]:
+    """Most often mixed up first; whether the customer heard it or an "I don't know" makes no difference."""
+    questions: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for answer in ExamAnswer.objects.filter(exam__version=version).exclude(expected_key=""):
+        if answer.answered_key and answer.answered_key != answer.expected_key:
+            questions[answer.expected_key, answer.answered_key].append(answer.question)
+    titles = dict(FaqEntry.objects.values_list("key", "question"))
+    pairs = [
+        Confused(asked, titles.get(asked, asked), said, titles.get(said, said), tuple(texts))
+        for (asked, said), texts in questions.items()
+    ]
+    return sorted(pairs, key=lambda pair: (-len(pair.questions), pair.expected_key))[:MAX_CONFUSED]
+
+
+def thresholds(version: AdapterVersion) -> list[AtThreshold]:
+    """The exam at each threshold that staff may choose; none if it asked nothing."""
+    answers = list(ExamAnswer.objects.filter(exam__version=version))
+    in_scope = [answer for answer in answers if answer.expected_key]
+    off_topic = [answer for answer in answers if not answer.expected_key]
+    if not in_scope:
+        return []
+    return [_at(threshold, in_scope, off_topic) for threshold in THRESHOLDS]
+
+
+def _at(threshold: float, in_scope: Sequence[ExamAnswer], off_topic: Sequence[ExamAnswer]) -> AtThreshold:
+    answered = [answer for answer in in_scope if answer.confidence >= threshold]
+    num_right = sum(answer.answered_key == answer.expected_key for answer in answered)
+    num = len(in_scope)
+    declined_off_topic = [answer for answer in off_topic if answer.confidence < threshold]
+    return AtThreshold(
+        threshold=threshold,
+        right=num_right / num,
+        wrong=(len(answered) - num_right) / num,
+        declined=(num - len(answered)) / num,
+        off_topic_declined=len(declined_off_topic) / len(off_topic) if off_topic else None,
+    )
+
+
+def as_json(table: Sequence[AtThreshold]) -> list[dict[str, Any]]:
+    return [asdict(row) for row in table]
