@@ -17,8 +17,9 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
 from chat.replies import interrupt_all  # noqa: E402
-from chat.routing import websocket_urlpatterns  # noqa: E402
+from chat.routing import websocket_urlpatterns as chat_patterns  # noqa: E402
 from training import serving  # noqa: E402
+from training.routing import websocket_urlpatterns as training_patterns  # noqa: E402
 
 # WhiteNoise serves files with plain iterators, which Django reads whole before it sends them: fine for small files.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
@@ -40,7 +41,7 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
 application = ProtocolTypeRouter(
     {
         "http": django_application,
-        "websocket": AllowedHostsOriginValidator(URLRouter(websocket_urlpatterns)),  # type: ignore[arg-type]
+        "websocket": AllowedHostsOriginValidator(URLRouter([*chat_patterns, *training_patterns])),  # type: ignore[list-item]
         "lifespan": lifespan,
     }
 )

@@ -70,6 +70,9 @@ class TrainingRun(models.Model):
     max_steps = models.PositiveIntegerField(_("steps"), default=0)
     train_loss = models.FloatField(_("error on what is learned"), null=True)
     eval_loss = models.FloatField(_("error on what is held out"), null=True)
+    # [step, error on what is learned, error on what is held out or null], in order, at most MAX_CURVE_POINTS.
+    curve = models.JSONField(default=list)
+    memory_mb = models.PositiveIntegerField(_("memory (MB)"), null=True)
     # Names the one process that may write this row.
     claim = models.CharField(max_length=32, blank=True)
     num_attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)

@@ -6,6 +6,8 @@ from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import ngettext
 
 from training.differences import Changes, changes_since
 from training.learned import count_learned
@@ -45,8 +47,20 @@ def run_status(run: TrainingRun) -> dict[str, Any]:
         "step": run.step,
         "max_steps": run.max_steps,
         "is_active": run.is_active,
+        "left_text": _time_left(run),
+        "memory_mb": run.memory_mb,
+        "curve": run.curve,
         "url": reverse("admin:training_trainingrun_change", args=[run.pk]),
     }
+
+
+def _time_left(run: TrainingRun) -> str:
+    """By how far it has come since it began; nothing before there is something to go by."""
+    if not run.is_active or run.started_at is None or not run.step:
+        return ""
+    taken = (timezone.now() - run.started_at).total_seconds()
+    minutes = max(1, round(taken * (100 - run.percent) / max(run.percent, 1) / 60))
+    return ngettext("about a minute left", "about %(num)d minutes left", minutes) % {"num": minutes}
 
 
 def _changes(live: Activation | None) -> Changes | None:

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, transaction
 from django.utils.translation import gettext as _
@@ -35,7 +36,11 @@ from training.snapshots import NothingToLearn, build_snapshot
 logger = logging.getLogger(__name__)
 
 Phase = TrainingRun.Phase
-PROGRESS_SECONDS = 1.0
+PROGRESS_SECONDS = 0.5
+# However many steps there are, their progress is written about so often.
+MAX_WRITES = 400
+MAX_CURVE_POINTS = 200
+MEGABYTE = 1_000_000
 EXAM_NAME = "v-000000-examined"
 
 
@@ -137,19 +142,30 @@ def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
 
 
 def _train(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: threading.Event) -> TrainResult:
-    last_written = 0.0
+    last_written, last_step = 0.0, 0
     losses: dict[str, float] = {}
+    curve: list[list[float | None]] = list(run.curve)
 
     def on_progress(progress: TrainProgress) -> None:
-        nonlocal last_written
+        nonlocal last_written, last_step
         if progress.train_loss is not None:
             losses["train_loss"] = progress.train_loss
+            curve.append([progress.step, round(progress.train_loss, 4), None])
         if progress.eval_loss is not None:
             losses["eval_loss"] = progress.eval_loss
-        if time.monotonic() - last_written >= PROGRESS_SECONDS or progress.step == progress.max_steps:
-            last_written = time.monotonic()
+            curve.append([progress.step, None, round(progress.eval_loss, 4)])
+        if len(curve) > MAX_CURVE_POINTS:
+            # The form of a curve needs no more; what was held out is measured seldom and stays.
+            curve[:] = [point for number, point in enumerate(curve) if number % 2 == 0 or point[2] is not None]
+        is_last = progress.step == progress.max_steps
+        is_due = time.monotonic() - last_written >= PROGRESS_SECONDS
+        if is_last or (is_due and progress.step - last_step >= progress.max_steps / MAX_WRITES):
+            last_written, last_step = time.monotonic(), progress.step
+            memory_mb = psutil.Process().memory_info().rss // MEGABYTE
             try:
-                runs.progress(run, step=progress.step, max_steps=progress.max_steps, **losses)
+                runs.progress(
+                    run, step=progress.step, max_steps=progress.max_steps, curve=curve, memory_mb=memory_mb, **losses
+                )
             except DatabaseError as error:
                 # A training of hours is worth more than one line of its progress.
                 logger.warning("training run %s: this progress was not recorded: %s", run.pk, error)

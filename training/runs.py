@@ -143,9 +143,12 @@ def claim(run_pk: int) -> TrainingRun | None:
 
 
 def heartbeat(run: TrainingRun) -> bool:
-    """Say that the run's process lives. Returns whether somebody asked to cancel the run."""
-    _write(run, heartbeat_at=timezone.now())
-    return TrainingRun.objects.filter(pk=run.pk, cancel_requested_at__isnull=False).exists()
+    """Say that the run's process lives, unless its progress has just said so. Returns whether to cancel the run."""
+    row = TrainingRun.objects.get(pk=run.pk)
+    is_fresh = row.heartbeat_at and timezone.now() - row.heartbeat_at < timedelta(seconds=HEARTBEAT_SECONDS / 2)
+    if not (is_fresh and row.claim == run.claim and row.status == Status.RUNNING):
+        _write(run, heartbeat_at=timezone.now())
+    return row.cancel_requested_at is not None
 
 
 def progress(run: TrainingRun, **values: Any) -> None:

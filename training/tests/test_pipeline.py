@@ -17,6 +17,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 from safetensors.torch import load_file
 
@@ -177,6 +178,28 @@ def test_it_stops_when_cancelled_and_leaves_no_version(
     assert run.status == "cancelled"
     assert 3 <= run.step < 400
     assert not AdapterVersion.objects.exists()
+
+
+def test_it_records_the_curve_in_a_bounded_number_of_writes(
+    shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(pipeline, "MAX_WRITES", 6)
+    monkeypatch.setattr(pipeline, "MAX_CURVE_POINTS", 8)
+    run = runs.start_in_foreground(config=replace(FAST, min_steps=60, max_steps=60, save_steps=60))
+
+    with CaptureQueriesContext(connection) as queries:
+        assert pipeline.execute(run) is not None
+
+    steps = [query for query in queries if query["sql"].startswith("UPDATE") and '"curve"' in query["sql"]]
+    # The last step is told twice, when it is done and when its error is known.
+    assert 5 <= len(steps) <= 8
+    run.refresh_from_db()
+    assert run.memory_mb is not None
+    assert run.memory_mb > 50
+    assert len(run.curve) <= 8
+    assert [point[0] for point in run.curve] == sorted(point[0] for point in run.curve)
+    assert any(point[2] is not None for point in run.curve), "held-out wordings are measured"
 
 
 def test_it_writes_nothing_once_another_process_has_taken_over(shop: None, on_tiny_llama: None) -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -185,6 +186,20 @@ def test_it_can_be_cancelled_while_it_waits() -> None:
     run.refresh_from_db()
     assert run.status == Status.CANCELLED
     assert runs.claim(run.pk) is None
+
+
+def test_a_heartbeat_writes_only_when_no_progress_has() -> None:
+    run = runs.start_in_foreground()
+    runs.progress(run, step=1)
+
+    with CaptureQueriesContext(connection) as queries:
+        runs.heartbeat(run)
+    assert not [query for query in queries if query["sql"].startswith("UPDATE")]
+
+    silence(run)
+    runs.heartbeat(run)
+    run.refresh_from_db()
+    assert not runs.is_silent(run)
 
 
 def test_it_hears_of_a_cancellation_with_its_next_heartbeat() -> None:
