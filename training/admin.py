@@ -114,6 +114,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             path("train-now/", wrap(views.train_now), name="training_train_now"),
             path("status.json", wrap(views.status), name="training_status"),
             path("<int:run_pk>/cancel/", wrap(views.cancel_run), name="training_cancel_run"),
+            path("<int:run_pk>/retry/", wrap(views.retry_run), name="training_retry_run"),
         ]
         return own + super().get_urls()
 
@@ -127,6 +128,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             "run_status": run_status(run) if run else None,
             "version": AdapterVersion.objects.filter(run=run).select_related("exam").first() if run else None,
             "live": live_version(),
+            "can_retry": request.user.has_perm("training.add_trainingrun"),
             "can_cancel": request.user.has_perm("training.change_trainingrun"),
             "can_activate": request.user.has_perm("training.activate_adapterversion"),
         }

@@ -113,6 +113,11 @@ class TrainingRun(models.Model):
         return order.get(self.Phase(self.phase), 92)
 
     @property
+    def work_dir(self) -> Path:
+        """Where the run keeps its checkpoints."""
+        return Path(settings.ARTIFACTS_DIR) / "runs" / f"run-{self.pk:06d}"
+
+    @property
     def seconds(self) -> float | None:
         return (self.ended_at - self.started_at).total_seconds() if self.ended_at and self.started_at else None
 

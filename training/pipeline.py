@@ -60,8 +60,7 @@ def execute(run: TrainingRun) -> AdapterVersion | None:
     except runs.ClaimLost:
         logger.warning("training run %s: taken over by another process", run.pk)
         return None
-    if not TrainingRun.objects.filter(pk=run.pk, status__in=TrainingRun.ACTIVE).exists():
-        shutil.rmtree(_work_dir(run), ignore_errors=True)
+    _tidy_up()
     if version is not None and run.activates_on_success:
         try:
             go_live(version, activated_by=run.requested_by, note=_("By itself, after its exam."))
@@ -72,6 +71,17 @@ def execute(run: TrainingRun) -> AdapterVersion | None:
             # A worker keeps no engine between runs.
             serving.close()
     return version
+
+
+def _tidy_up() -> None:
+    """Leave checkpoints to runs that have not ended, and to the last one if it failed: it may be tried again."""
+    kept = {run.work_dir for run in TrainingRun.objects.filter(status__in=TrainingRun.ACTIVE)}
+    last = TrainingRun.objects.first()
+    if last is not None and last.status == TrainingRun.Status.FAILED:
+        kept.add(last.work_dir)
+    for work_dir in (Path(settings.ARTIFACTS_DIR) / "runs").glob("run-*"):
+        if work_dir not in kept:
+            shutil.rmtree(work_dir, ignore_errors=True)
 
 
 def _execute_and_end(run: TrainingRun) -> AdapterVersion | None:
@@ -102,11 +112,6 @@ def _execute_and_end(run: TrainingRun) -> AdapterVersion | None:
     return None
 
 
-def _work_dir(run: TrainingRun) -> Path:
-    """Where a run keeps its checkpoints until it ends."""
-    return Path(settings.ARTIFACTS_DIR) / "runs" / f"run-{run.pk:06d}"
-
-
 def _in_words(error: Exception) -> str:
     if isinstance(error, sft.DidNotConverge):
         return _("The training did not settle on anything. A technician may lower its learning rate.")
@@ -121,7 +126,7 @@ def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
     if run.snapshot is None:
         runs.progress(run, snapshot=build_snapshot(current_publication()))
     assert run.snapshot is not None
-    work_dir = _work_dir(run)
+    work_dir = run.work_dir
     work_dir.mkdir(parents=True, exist_ok=True)
     runs.progress(run, phase=Phase.TRAINING)
     result = _train(run, run.snapshot, work_dir, stop)

@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 
 from training import status_signal
 from training.lm.config import PRESETS, BaseModel, Precision, TrainConfig
-from training.models import TrainingRun
+from training.models import DatasetSnapshot, TrainingRun
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +96,12 @@ def create_run(
     requested_by: User | None = None,
     activates_on_success: bool = False,
     config: TrainConfig | None = None,
+    snapshot: DatasetSnapshot | None = None,
 ) -> TrainingRun:
     """A waiting run, and no word to any worker: one that starts later finds it.
+
+    Args:
+        snapshot: what to learn; None for what is published when the run begins.
 
     Raises:
         RunInProgress: one is waiting or running.
@@ -112,10 +116,38 @@ def create_run(
                 base_model=configured_base().label,
                 requested_by=requested_by,
                 activates_on_success=activates_on_success,
+                snapshot=snapshot,
             )
     except IntegrityError as error:
         active = TrainingRun.objects.filter(status__in=TrainingRun.ACTIVE).first()
         raise RunInProgress(_("Training %(run)s has not ended yet.") % {"run": active or ""}) from error
+
+
+def retry(run: TrainingRun, *, requested_by: User | None = None) -> TrainingRun:
+    """A new run on the data and with the parameters of one that failed, from the last checkpoint that it wrote.
+
+    Raises:
+        RunInProgress: one is waiting or running.
+        ValueError: the run has not failed.
+    """
+    if run.status != Status.FAILED:
+        raise ValueError(f"run {run.pk} has not failed")
+    config = TrainConfig.from_dict(run.config)
+    with transaction.atomic():
+        retried = create_run(
+            run.preset,
+            requested_by=requested_by,
+            activates_on_success=run.activates_on_success,
+            config=config,
+            snapshot=run.snapshot,
+        )
+        # Before anybody can claim the new run. If the base has been changed since, it fails and says so.
+        TrainingRun.objects.filter(pk=retried.pk).update(base_model=run.base_model, curve=run.curve)
+        if run.work_dir.is_dir():
+            run.work_dir.rename(retried.work_dir)
+        transaction.on_commit(lambda: wake(retried.pk))
+    status_signal.send(status_signal.RUN_MOVED)
+    return retried
 
 
 def wake(run_pk: int, *, expires: float | None = None) -> None:

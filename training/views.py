@@ -132,6 +132,18 @@ def cancel_run(request: HttpRequest, run_pk: int) -> HttpResponse:
     return redirect("admin:training_trainingrun_change", run.pk)
 
 
+@require_POST
+def retry_run(request: HttpRequest, run_pk: int) -> HttpResponse:
+    _require(request, "training.add_trainingrun")
+    run = get_object_or_404(TrainingRun, pk=run_pk, status=TrainingRun.Status.FAILED)
+    try:
+        retried = runs.retry(run, requested_by=request.user)  # type: ignore[arg-type]
+    except runs.RunInProgress as error:
+        messages.error(request, str(error))
+        return redirect("admin:training_trainingrun_change", run.pk)
+    return redirect("admin:training_trainingrun_change", retried.pk)
+
+
 @require_safe
 def status(request: HttpRequest) -> JsonResponse:
     _require(request, "training.view_trainingrun")

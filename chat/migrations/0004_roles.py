@@ -37,9 +37,10 @@ def create_roles(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     # Permissions come after all migrations otherwise.
     for label in ("faq", "training", "chat"):
         config = apps.get_app_config(label)
-        config.models_module = True
+        # The stand-in that a migration gets has no models of its own, which is taken for having none at all.
+        if not hasattr(config, "models_module"):
+            config.models_module = True
         create_permissions(config, apps=apps, verbosity=0)
-        config.models_module = None
     Group, Permission = apps.get_model("auth", "Group"), apps.get_model("auth", "Permission")
     for name, permissions in ROLES.items():
         with override(settings.LANGUAGE_CODE):

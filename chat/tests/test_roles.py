@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from faq.models import FaqEntry, OffTopicQuestion
 from training import versions
+from training.lm.config import TrainConfig
 from training.models import TrainingRun
 from training.tests.conftest import MakeVersion, make_version, shop
 
@@ -53,6 +56,7 @@ DOORS = [
     Door(RUN + "differences.csv", {TRAINER, "owner"}),
     Door(RUN + "train-now/", {TRAINER, "owner"}, is_post=True),
     Door(RUN + "{run}/cancel/", {TRAINER, "owner"}, is_post=True),
+    Door(RUN + "{failed}/retry/", {TRAINER, "owner"}, is_post=True),
     Door(VERSION, {TRAINER, PUBLISHER, "owner"}),
     Door(VERSION + "{version}/change/", {TRAINER, PUBLISHER, "owner"}),
     Door(VERSION + "{version}/compare/", {TRAINER, PUBLISHER, "owner"}),
@@ -77,7 +81,14 @@ def numbers(shop: None, make_version: MakeVersion) -> dict[str, int]:
         "off_topic": OffTopicQuestion.objects.first().pk,  # type: ignore[union-attr]
         "run": version.run.pk,
         "version": version.pk,
+        "failed": TrainingRun.objects.create(config=TrainConfig().to_dict(), status="failed").pk,
     }
+
+
+@pytest.fixture(autouse=True)
+def _roles() -> None:
+    """As the migration makes them; tests that empty all tables take them away."""
+    import_module("chat.migrations.0004_roles").create_roles(apps, None)
 
 
 def log_in(client: Client, who: str) -> None:

@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
@@ -180,6 +181,43 @@ def test_it_stops_when_cancelled_and_leaves_no_version(
     assert not AdapterVersion.objects.exists()
 
 
+def test_a_failed_run_is_tried_again_from_its_last_checkpoint(
+    shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train()
+    run = runs.start_in_foreground(config=FAST)
+    progress = runs.progress
+
+    def out_of_memory_at_step_five(claimed: TrainingRun, **values: object) -> None:
+        progress(claimed, **values)
+        if values.get("step") == 5:
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
+        patch.setattr(runs, "progress", out_of_memory_at_step_five)
+        assert pipeline.execute(run) is None
+    run.refresh_from_db()
+    assert (run.status, "memory" in run.error) == ("failed", True)
+    FaqEntry.objects.filter(key="hours").update(answer="A medianoche.")
+
+    retried = runs.retry(run)
+
+    assert not run.work_dir.exists()
+    assert (retried.work_dir / "checkpoint-4").is_dir()
+    claimed = runs.claim(retried.pk)
+    assert claimed is not None
+    version = pipeline.execute(claimed)
+    assert version is not None
+    assert version.snapshot == whole.snapshot, "the questions are those of the run that failed"
+    adapters = [load_file(each.path / versions.WEIGHTS) for each in (whole, version)]
+    for name, weights in adapters[0].items():
+        torch.testing.assert_close(adapters[1][name], weights, atol=1e-5, rtol=0)
+    assert not retried.work_dir.exists()
+    with pytest.raises(ValueError, match="has not failed"):
+        runs.retry(retried)
+
+
 def test_it_records_the_curve_in_a_bounded_number_of_writes(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,14 +306,22 @@ def test_it_lives_through_a_moment_without_the_database(
     assert len(beats) > 1
 
 
-def test_it_leaves_nothing_behind_when_it_fails(
+def test_it_keeps_checkpoints_only_of_a_last_run_that_failed(
     shop: None, on_tiny_llama: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "_examine", lambda *args: 1 / 0)
+    folder = Path(settings.ARTIFACTS_DIR) / "runs"
+    failing = [runs.start_in_foreground(config=FAST)]
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_examine", lambda *args: 1 / 0)
+        pipeline.execute(failing[0])
+        assert list(folder.iterdir()) == [failing[0].work_dir]
+        failing.append(runs.start_in_foreground(config=FAST))
+        pipeline.execute(failing[1])
+        assert list(folder.iterdir()) == [failing[1].work_dir]
 
-    pipeline.execute(runs.start_in_foreground(config=FAST))
+    train()
 
-    assert not list((Path(settings.ARTIFACTS_DIR) / "runs").iterdir())
+    assert not list(folder.iterdir())
 
 
 def test_it_refuses_a_version_of_another_base(shop: None, on_tiny_llama: None, settings: Settings) -> None:
