@@ -80,6 +80,9 @@ class TrainConfig:
     # Answers with few wordings get more copies, up to as many rows as this.
     min_rows_per_answer: int = 3
     save_steps: int = 50
+    # Measurements of the held-out wordings, one every `save_steps`, without a smaller loss after which the training
+    # ends; the adapter of the smallest is kept. 0: train to the last step.
+    early_stopping_patience: int = 0
 
     def __post_init__(self) -> None:
         positive = (
@@ -90,6 +93,8 @@ class TrainConfig:
         for name in positive:
             if not values[name] > 0:
                 raise ValueError(f"{name} must be greater than 0, not {values[name]}")
+        if self.early_stopping_patience < 0:
+            raise ValueError(f"early_stopping_patience must be at least 0, not {self.early_stopping_patience}")
         for name in ("warmup_ratio", "lora_dropout"):
             if not 0 <= values[name] < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1, not {values[name]}")

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, get_peft_model
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
@@ -95,22 +95,23 @@ def train(
         quant_type=config.bnb_4bit_quant_type,
         double_quant=config.bnb_4bit_use_double_quant,
     )
+    stops_early = eval_dataset is not None and config.early_stopping_patience > 0
+    progress = _Progress(on_progress, should_stop)
     trainer = SFTTrainer(
         model=get_peft_model(model, lora_config(config)),
-        args=_arguments(config, output_dir, max_steps, has_eval=eval_dataset is not None),
+        args=_arguments(config, output_dir, max_steps, has_eval=eval_dataset is not None, stops_early=stops_early),
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
-        callbacks=[_Progress(on_progress, should_stop)],
+        callbacks=[progress, *([EarlyStoppingCallback(config.early_stopping_patience)] if stops_early else [])],
     )
     trainer.remove_callback(PrinterCallback)
     _keep_adapter_precise(trainer.model)
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(output_dir))
     log = _log(trainer.state.log_history, max_steps)
-    was_stopped = trainer.state.global_step < max_steps
     if any(each.train_loss is not None and not math.isfinite(each.train_loss) for each in log):
         raise DidNotConverge("the loss is no number any more; a smaller learning_rate helps")
-    if not was_stopped:
+    if not progress.was_stopped:
         # The base's label, not where this machine keeps it.
         trainer.model.peft_config["default"].base_model_name_or_path = base.label
         trainer.model.save_pretrained(output_dir / "adapter")
@@ -121,7 +122,7 @@ def train(
         train_loss=next((each.train_loss for each in reversed(log) if each.train_loss is not None), float("nan")),
         eval_loss=next((each.eval_loss for each in reversed(log) if each.eval_loss is not None), None),
         seconds=time.monotonic() - started,
-        was_stopped=was_stopped,
+        was_stopped=progress.was_stopped,
         log=log,
     )
 
@@ -186,7 +187,9 @@ def _with_augmented(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], con
     return augmented
 
 
-def _arguments(config: TrainConfig, output_dir: Path, max_steps: int, *, has_eval: bool) -> SFTConfig:
+def _arguments(
+    config: TrainConfig, output_dir: Path, max_steps: int, *, has_eval: bool, stops_early: bool
+) -> SFTConfig:
     on_cuda = torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(output_dir),
@@ -204,10 +207,13 @@ def _arguments(config: TrainConfig, output_dir: Path, max_steps: int, *, has_eva
         # A loss that is no number must be seen, not averaged away.
         logging_nan_inf_filter=False,
         eval_strategy="steps" if has_eval else "no",
-        eval_steps=max(max_steps // 4, 1),
+        eval_steps=config.save_steps if stops_early else max(max_steps // 4, 1),
         save_strategy="steps",
         save_steps=config.save_steps,
+        # One that is the best so far is kept beside the last.
         save_total_limit=1,
+        load_best_model_at_end=stops_early,
+        metric_for_best_model="eval_loss" if stops_early else None,
         # Recomputing activations pays only where the model does not fit otherwise.
         gradient_checkpointing=on_cuda,
         bf16=on_cuda,
@@ -241,11 +247,12 @@ class _Progress(TrainerCallback):
     def __init__(self, on_progress: Callable[[TrainProgress], None], should_stop: Callable[[], bool]) -> None:
         self._on_progress = on_progress
         self._should_stop = should_stop
+        self.was_stopped = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._on_progress(TrainProgress(state.global_step, state.max_steps))
         if self._should_stop():
-            control.should_training_stop = True
+            self.was_stopped = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         logs = logs or {}

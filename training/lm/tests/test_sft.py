@@ -82,7 +82,7 @@ def test_it_gives_trl_exactly_these_labels(files: tuple[Path, Path], tmp_path: P
     rows = [sft.tokenize_row(tokenizer, row, FAST, trie=trie) for row in ROWS]
     trainer = SFTTrainer(
         model=get_peft_model(load_base(base), sft.lora_config(FAST)),
-        args=sft._arguments(FAST, tmp_path / "out", 1, has_eval=False),
+        args=sft._arguments(FAST, tmp_path / "out", 1, has_eval=False, stops_early=False),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
@@ -156,6 +156,25 @@ def test_it_stops_after_the_step_in_which_it_is_told(files: tuple[Path, Path], t
 
     assert (result.step, result.was_stopped) == (2, True)
     assert not (tmp_path / "out" / "adapter").exists()
+
+
+def test_it_ends_early_and_keeps_the_adapter_that_held_out_wordings_liked_best(tmp_path: Path, tiny_base: Path) -> None:
+    train_file = write(tmp_path / "train.jsonl", ROWS)
+    # The contrary of what is learned: every step makes it worse.
+    crossed = [{**ROWS[0], **PAY}, {**ROWS[2], **HOURS}]
+    eval_file = write(tmp_path / "eval.jsonl", crossed)
+    config = replace(FAST, min_steps=90, max_steps=90, save_steps=2, learning_rate=0.05, early_stopping_patience=3)
+
+    result = sft.train(config, train_file, eval_file, tmp_path / "out", base=BaseModel(str(tiny_base)))
+
+    losses = {each.step: each.eval_loss for each in result.log if each.eval_loss is not None}
+    best = min(losses, key=lambda step: losses[step])
+    assert result.step < 90
+    assert not result.was_stopped, "nobody told it to stop"
+    assert result.step == best + 2 * 3
+    kept = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    checkpoint = load_file(tmp_path / "out" / f"checkpoint-{best}" / "adapter_model.safetensors")
+    assert all(torch.equal(kept[name], weights) for name, weights in checkpoint.items())
 
 
 def test_it_goes_on_from_the_last_checkpoint(files: tuple[Path, Path], tmp_path: Path, tiny_base: Path) -> None:
