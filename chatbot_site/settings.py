@@ -151,6 +151,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE_FILENAME = str(BASE_DIR / "var" / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sweep-training-runs": {"task": "training.tasks.sweep_runs", "schedule": 20.0, "options": {"expires": 15}},
+    "follow-schedule": {"task": "training.tasks.follow_schedule", "schedule": 30.0, "options": {"expires": 25}},
 }
 
 AUTH_PASSWORD_VALIDATORS = [
@@ -215,13 +216,13 @@ LOGGING = {
 SIMPLE_HISTORY_REVERT_DISABLED = False
 
 
-def _door(title: object, icon: str, app: str, model: str) -> dict[str, object]:
-    """A list in the admin's menu, for those who may see it."""
+def _door(title: object, icon: str, app: str, model: str, sees: str = "") -> dict[str, object]:
+    """A list in the admin's menu, for those who may see it, or see `sees`."""
     return {
         "title": title,
         "icon": icon,
         "link": reverse_lazy(f"admin:{app}_{model}_changelist"),
-        "permission": lambda request: request.user.has_perm(f"{app}.view_{model}"),
+        "permission": lambda request: request.user.has_perm(f"{app}.view_{sees or model}"),
     }
 
 
@@ -268,6 +269,7 @@ UNFOLD = {
                     _door(_("Training runs"), "model_training", "training", "trainingrun"),
                     _door(_("Versions"), "history", "training", "adapterversion"),
                     _door(_("Live periods"), "event_note", "training", "activation"),
+                    _door(_("Planned"), "event_upcoming", "training", "scheduledactivation", sees="activation"),
                 ],
             },
             {"title": _("Conversations"), "items": [_door(_("Conversations"), "chat", "chat", "conversation")]},

@@ -14,7 +14,7 @@ from faq.admin import FaqEntryAdmin
 from faq.models import FaqEntry
 from training import insights, views
 from training.learned import Learned, with_learned
-from training.models import Activation, AdapterVersion, TrainingRun
+from training.models import Activation, AdapterVersion, ScheduledActivation, TrainingRun
 from training.overview import overview, run_status
 from training.versions import live_version
 
@@ -236,3 +236,47 @@ class ActivationAdmin(ReadOnlyAdmin):
     list_display = ["activated_at", "version", "activated_by", "is_rollback", "note"]
     list_select_related = ["version", "activated_by"]
     list_display_links = None
+
+
+@admin.register(ScheduledActivation)
+class ScheduledActivationAdmin(ModelAdmin):
+    """Whoever may make a version live may plan it, and unplan it until it begins."""
+
+    list_display = ["version", "starts_at", "ends_at", "show_state", "planned_by", "note"]
+    list_select_related = ["version", "planned_by"]
+    fields = ["version", "starts_at", "ends_at", "note"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("training.activate_adapterversion"))
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm("training.view_activation"))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        is_waiting = obj is None or obj.state == ScheduledActivation.State.WAITING
+        return is_waiting and bool(request.user.has_perm("training.activate_adapterversion"))
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        # One by one: deleting many asks nobody about each.
+        return {}
+
+    def save_model(self, request: HttpRequest, obj: ScheduledActivation, form: Any, change: bool) -> None:
+        obj.planned_by = request.user  # type: ignore[assignment]
+        super().save_model(request, obj, form, change)
+
+    @display(
+        description=_("status"),
+        ordering="state",
+        label={
+            ScheduledActivation.State.WAITING: "info",
+            ScheduledActivation.State.LIVE: "success",
+            ScheduledActivation.State.OVER: "warning",
+            ScheduledActivation.State.FAILED: "danger",
+        },
+    )
+    def show_state(self, scheduled: ScheduledActivation) -> tuple[str, str]:
+        text = scheduled.get_state_display()
+        return scheduled.state, f"{text}: {scheduled.error}" if scheduled.error else text

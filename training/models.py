@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 
@@ -237,3 +239,45 @@ class Activation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.version} {self.activated_at:%Y-%m-%d %H:%M}"
+
+
+class ScheduledActivation(models.Model):
+    """A version that is to go live at a time, and perhaps back (scheduling.py)."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting", _("Planned")
+        LIVE = "live", _("Live")
+        OVER = "over", _("Over")
+        FAILED = "failed", _("Failed")
+
+    version = models.ForeignKey(
+        AdapterVersion, on_delete=models.CASCADE, related_name="scheduled", verbose_name=_("version")
+    )
+    starts_at = models.DateTimeField(_("live from"))
+    ends_at = models.DateTimeField(
+        _("until"),
+        null=True,
+        blank=True,
+        help_text=_("Then back to the version that was live before. Empty: it stays."),
+    )
+    note = models.CharField(_("note"), max_length=300, blank=True)
+    planned_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("by")
+    )
+    state = models.CharField(_("status"), max_length=10, choices=State.choices, default=State.WAITING)
+    before = models.ForeignKey(AdapterVersion, on_delete=models.SET_NULL, null=True, related_name="+")
+    error = models.TextField(_("what went wrong"), blank=True)
+
+    class Meta:
+        ordering = ["-starts_at"]
+        verbose_name = _("planned activation")
+        verbose_name_plural = _("planned activations")
+
+    def __str__(self) -> str:
+        return f"{self.version} {self.starts_at:%Y-%m-%d %H:%M}"
+
+    def clean(self) -> None:
+        if self.starts_at and self.ends_at and self.ends_at <= self.starts_at:
+            raise ValidationError({"ends_at": _("It must end after it begins.")})
+        if self.starts_at and self.ends_at and self.ends_at <= timezone.now():
+            raise ValidationError({"ends_at": _("This time has passed.")})

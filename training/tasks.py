@@ -32,6 +32,13 @@ def sweep_runs() -> None:
         runs.wake(run_pk, expires=SWEEP_SECONDS)
 
 
+@shared_task
+def follow_schedule() -> None:
+    from training.scheduling import follow_schedule as do_what_is_due
+
+    do_what_is_due()
+
+
 @worker_ready.connect
 def wake_waiting_runs(**kwargs: object) -> None:
     """Runs may have been asked for while no worker or no Redis was there."""

@@ -65,6 +65,8 @@ DOORS = [
     Door(VERSION + "{version}/threshold/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "roll-back/", {PUBLISHER, "owner"}, is_post=True),
     Door("/admin/training/activation/", {TRAINER, PUBLISHER, "owner"}),
+    Door("/admin/training/scheduledactivation/", {TRAINER, PUBLISHER, "owner"}),
+    Door("/admin/training/scheduledactivation/add/", {PUBLISHER, "owner"}),
     Door("/admin/chat/conversation/", {AGENT, "owner"}),
     Door("/admin/auth/user/", {"owner"}),
     Door("/admin/auth/user/add/", {"owner"}),
