@@ -168,7 +168,7 @@ def _contradictions(entries: Sequence[PublishedEntry]) -> Iterator[Finding]:
     ]
     if concerns:
         yield Finding(
-            Severity.BLOCKS, _("The same question leads to different answers. Leave it with one."), tuple(concerns)
+            Severity.WARNS, _("The same question leads to different answers. Leave it with one."), tuple(concerns)
         )
 
 

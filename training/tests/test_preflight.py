@@ -37,16 +37,22 @@ def test_a_shop_in_order(shop: None) -> None:
     require_ready()
 
 
-def test_one_question_with_two_answers_blocks(shop: None) -> None:
+def test_one_question_with_two_answers_is_the_first_advice(shop: None) -> None:
     publish("night", "¿Abren de noche?", "No.", "A QUE HORA CIERRAN")
 
     found = finding("different answers. Leave")
-    assert found.severity == Severity.BLOCKS
+    assert preflight().findings[0] == found
     assert {(each.key, each.detail) for each in found.concerns} == {
         ("hours", "¿A qué hora cierran?"),
         ("night", "A QUE HORA CIERRAN"),
     }
-    with pytest.raises(NotReady, match="different answers"):
+
+
+def test_what_blocks_is_not_trained(shop: None) -> None:
+    FaqEntry.objects.exclude(key="hours").delete()
+
+    assert preflight().is_blocked
+    with pytest.raises(NotReady, match="At least 2 published answers"):
         require_ready()
 
 
@@ -137,12 +143,12 @@ def test_the_time_follows_earlier_runs_and_the_number_of_wordings(shop: None) ->
 def test_the_command_lists_what_it_found_and_refuses(shop: None, capsys: pytest.CaptureFixture[str]) -> None:
     call_command("preflight")
     assert "3 answers in 12 wordings, 3 of them for the exam" in capsys.readouterr().out
-    publish("night", "¿Abren de noche?", "No.", "a que hora cierran")
+    FaqEntry.objects.exclude(key="hours").delete()
 
     with pytest.raises(CommandError):
         call_command("preflight", json=True)
     report = json.loads(capsys.readouterr().out)
     assert (report["blocked"], report["findings"][0]["severity"]) == (True, "blocks")
-    with pytest.raises(CommandError, match="different answers"):
+    with pytest.raises(CommandError, match="At least 2"):
         call_command("train", wait=True)
     assert not TrainingRun.objects.exists()
