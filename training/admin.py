@@ -48,7 +48,10 @@ class LearnedFaqEntryAdmin(FaqEntryAdmin):
     list_filter: Any = ["status", LearnedFilter, *FaqEntryAdmin.list_filter[1:]]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[FaqEntry]:
-        return with_learned(super().get_queryset(request))
+        entries = super().get_queryset(request)
+        # It takes reading two exams, so only where it is shown.
+        is_list = request.resolver_match is not None and request.resolver_match.url_name == "faq_faqentry_changelist"
+        return with_learned(entries) if is_list else entries
 
     @display(
         description=_("learned"),

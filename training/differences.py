@@ -7,10 +7,9 @@ from enum import StrEnum
 
 from django.utils.translation import ngettext
 
-from faq.personal_data import mask
 from faq.publication import PublishedEntry, current_publication
 from training.models import AdapterVersion
-from training.snapshots import held_out_wordings
+from training.snapshots import held_out_wordings, learned_wordings
 from training.versions import LearnedEntry, read_learned
 
 
@@ -87,8 +86,7 @@ def changes_since(version: AdapterVersion) -> Changes:
 
 
 def _difference(learned: LearnedEntry | None, entry: PublishedEntry) -> Difference | None:
-    # As they are learned (snapshots.py).
-    wordings = {mask(wording) for wording in entry.wordings}
+    wordings = set(learned_wordings(entry))
     if learned is None:
         return Difference(entry.key, entry.question, Kind.NEW, "", entry.answer, tuple(sorted(wordings)), ())
     added, gone = tuple(sorted(wordings - learned.wordings)), tuple(sorted(learned.wordings - wordings))

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from django.db import transaction
+
 from faq.models import FaqEntry
 from training.models import AdapterVersion, ExamAnswer
 
@@ -74,5 +76,37 @@ def _at(threshold: float, in_scope: Sequence[ExamAnswer], off_topic: Sequence[Ex
     )
 
 
+def critical_lost(version: AdapterVersion, threshold: float | None) -> bool:
+    """Whether a critical question of the exam that is answered right now would no longer be."""
+    limit = version.exam.threshold if threshold is None else threshold
+    critical = FaqEntry.objects.filter(is_critical=True).values("key")
+    asked = ExamAnswer.objects.filter(exam__version=version, expected_key__in=critical)
+    return any(answer.is_right and answer.confidence < limit for answer in asked)
+
+
 def as_json(table: Sequence[AtThreshold]) -> list[dict[str, Any]]:
     return [asdict(row) for row in table]
+
+
+def apply_threshold(version: AdapterVersion, threshold: float | None) -> None:
+    """Choose another threshold for a version, None for the fitted one, and say what its exam comes to with it.
+
+    What it would have suggested is not known again, so the figures of suggestions stay.
+    """
+    with transaction.atomic():
+        AdapterVersion.objects.filter(pk=version.pk).update(threshold=threshold)
+        version.threshold = threshold
+        answers = list(ExamAnswer.objects.filter(exam=version.exam))
+        for answer in answers:
+            answer.is_declined = not answer.confidence >= version.threshold_in_use
+        ExamAnswer.objects.bulk_update(answers, ["is_declined"], batch_size=500)
+        in_scope = [answer for answer in answers if answer.expected_key]
+        off_topic = [answer for answer in answers if not answer.expected_key]
+        exam = version.exam
+        if in_scope:
+            exam.answered_right = sum(answer.is_right for answer in in_scope) / len(in_scope)
+            exam.declined = sum(answer.is_declined for answer in in_scope) / len(in_scope)
+            exam.answered_wrong = 1 - exam.answered_right - exam.declined
+        if off_topic:
+            exam.off_topic_declined = sum(answer.is_declined for answer in off_topic) / len(off_topic)
+        exam.save(update_fields=["answered_right", "answered_wrong", "declined", "off_topic_declined"])

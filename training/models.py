@@ -120,6 +120,10 @@ class TrainingRun(models.Model):
         return Path(settings.ARTIFACTS_DIR) / "runs" / f"run-{self.pk:06d}"
 
     @property
+    def can_be_retried(self) -> bool:
+        return self.status == self.Status.FAILED and self.work_dir.is_dir()
+
+    @property
     def seconds(self) -> float | None:
         return (self.ended_at - self.started_at).total_seconds() if self.ended_at and self.started_at else None
 
@@ -281,3 +285,15 @@ class ScheduledActivation(models.Model):
             raise ValidationError({"ends_at": _("It must end after it begins.")})
         if self.starts_at and self.ends_at and self.ends_at <= timezone.now():
             raise ValidationError({"ends_at": _("This time has passed.")})
+        if self.starts_at and self._meets_another():
+            raise ValidationError(_("Another version is planned for a part of this time."))
+
+    def _meets_another(self) -> bool:
+        open_ones = ScheduledActivation.objects.exclude(pk=self.pk).filter(
+            state__in=[self.State.WAITING, self.State.LIVE]
+        )
+        begins_before_our_end = models.Q(starts_at__lt=self.ends_at) if self.ends_at else models.Q()
+        ends_after_our_beginning = models.Q(ends_at__gt=self.starts_at) | models.Q(
+            ends_at=None, starts_at__gte=self.starts_at
+        )
+        return open_ones.filter(begins_before_our_end, ends_after_our_beginning).exists()

@@ -30,6 +30,7 @@ def overview(user: User | AnonymousUser) -> dict[str, Any]:
         "run": run_status(active_run) if active_run else None,
         "can_train": user.has_perm("training.add_trainingrun"),
         "runs": TrainingRun.objects.select_related("requested_by", "version")[:5],
+        "can_see_versions": user.has_perm("training.view_adapterversion"),
         "versions": AdapterVersion.objects.select_related("exam")[:5],
         "can_activate": may_activate,
         "previous": previous_version() if may_activate else None,

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from training import runs
 from training.lm.augment import plain
 from training.lm.config import PRESETS, BaseModel
 from training.models import TrainingRun
-from training.snapshots import MIN_ENTRIES, num_held_out, split
+from training.snapshots import MIN_ENTRIES, learned_wordings, num_held_out, split
 
 # Two wordings of different entries that are as alike (0 to 1) are probably one question.
 ALIKE = 0.75
@@ -105,7 +105,8 @@ def require_ready() -> None:
     Raises:
         NotReady: a finding blocks.
     """
-    for finding in preflight().findings:
+    publication = current_publication()
+    for finding in chain(_quick_findings(publication), _too_long(publication.entries)):
         if finding.severity == Severity.BLOCKS:
             raise NotReady(finding.text)
 
@@ -141,9 +142,9 @@ def _quick_findings(publication: Publication) -> Iterator[Finding]:
             % {"min": MIN_ENTRIES, "num": len(entries)},
         )
     yield from _contradictions(entries)
-    yield from _personal(entries)
+    yield from _personal(publication)
     yield from _same_answers(entries)
-    single = [entry for entry in entries if num_held_out(len(set(map(plain, entry.wordings)))) == 0]
+    single = [entry for entry in entries if num_held_out(len(learned_wordings(entry))) == 0]
     if single and entries:
         text = ngettext(
             "%(num)d answer has fewer than three wordings, so the exam cannot ask it in words that it has not learned.",
@@ -158,8 +159,8 @@ def _contradictions(entries: Sequence[PublishedEntry]) -> Iterator[Finding]:
     """One question, word for word, with two answers: whatever is learned of it, one is wrong."""
     owners: dict[str, list[PublishedEntry]] = {}
     for entry in entries:
-        for wording in {plain(wording): wording for wording in entry.wordings}:
-            owners.setdefault(wording, []).append(entry)
+        for wording in learned_wordings(entry):
+            owners.setdefault(plain(wording), []).append(entry)
     concerns = [
         Concern(entry.key, entry.question, _said(wording, entry))
         for wording, sharing in owners.items()
@@ -173,16 +174,13 @@ def _contradictions(entries: Sequence[PublishedEntry]) -> Iterator[Finding]:
 
 
 def _said(wording: str, entry: PublishedEntry) -> str:
-    return next(each for each in entry.wordings if plain(each) == wording)
+    return next(each for each in entry.wordings if plain(personal_data.mask(each)) == wording)
 
 
-def _personal(entries: Sequence[PublishedEntry]) -> Iterator[Finding]:
-    concerns = tuple(
-        Concern(entry.key, entry.question, wording)
-        for entry in entries
-        for wording in entry.wordings
-        if personal_data.find(wording)
-    )
+def _personal(publication: Publication) -> Iterator[Finding]:
+    told = [(entry.key, entry.question, wording) for entry in publication.entries for wording in entry.wordings]
+    told += [("", question, "") for question in publication.off_topic]
+    concerns = tuple(Concern(*each) for each in told if personal_data.find(each[2] or each[1]))
     if not concerns:
         return
     if settings.PERSONAL_DATA == "block":
@@ -228,7 +226,7 @@ def alike_pairs(
 
     from training.lm.ngrams import count_ngrams
 
-    owners = [(entry, wording) for entry in entries for wording in entry.wordings]
+    owners = [(entry, wording) for entry in entries for wording in learned_wordings(entry)]
     if len(entries) < 2:
         return
     letters = TfidfTransformer(sublinear_tf=True).fit_transform(count_ngrams([wording for _entry, wording in owners]))
@@ -248,7 +246,7 @@ def alike_pairs(
 def _too_long(entries: Sequence[PublishedEntry]) -> Iterator[Finding]:
     """Texts that the base model cannot read whole."""
     from training.lm.loading import BaseModelError, load_tokenizer
-    from training.lm.prompts import MAX_ANSWER_TOKENS, encode_answer, fits
+    from training.lm.prompts import encode_answer, fits
 
     try:
         tokenizer = load_tokenizer(runs.configured_base())
@@ -263,15 +261,18 @@ def _too_long(entries: Sequence[PublishedEntry]) -> Iterator[Finding]:
     ]
     if unread:
         yield Finding(Severity.WARNS, _("Some wordings are too long to be learned; they are left out."), tuple(unread))
-    paths = {entry.key: tuple(encode_answer(tokenizer, entry.answer)) for entry in entries}
-    cut = {key for key, path in paths.items() if len(path) == MAX_ANSWER_TOKENS}
-    confused = {
-        key for one, other in combinations(sorted(cut), 2) if paths[one] == paths[other] for key in (one, other)
-    }
-    texts = {" ".join(entry.answer.split()) for entry in entries if entry.key in confused}
-    if len(texts) > 1:
+    by_path: dict[tuple[int, ...], list[PublishedEntry]] = {}
+    for entry in entries:
+        by_path.setdefault(tuple(encode_answer(tokenizer, entry.answer)), []).append(entry)
+    confused = [
+        entry
+        for sharing in by_path.values()
+        if len({" ".join(entry.answer.split()) for entry in sharing}) > 1
+        for entry in sharing
+    ]
+    if confused:
         text = _("Some long answers begin with the same words, so the assistant cannot tell them apart.")
-        yield Finding(Severity.BLOCKS, text, _concerns(entry for entry in entries if entry.key in confused))
+        yield Finding(Severity.BLOCKS, text, _concerns(confused))
 
 
 def _room(base: BaseModel) -> Iterator[Finding]:

@@ -128,26 +128,30 @@ def retry(run: TrainingRun, *, requested_by: User | None = None) -> TrainingRun:
 
     Raises:
         RunInProgress: one is waiting or running.
-        ValueError: the run has not failed.
+        ValueError: the run has not failed, or its checkpoints are gone.
     """
-    if run.status != Status.FAILED:
-        raise ValueError(f"run {run.pk} has not failed")
+    if not run.can_be_retried:
+        raise ValueError(f"run {run.pk} has not failed, or its checkpoints are gone")
     config = TrainConfig.from_dict(run.config)
     with transaction.atomic():
         retried = create_run(
             run.preset,
             requested_by=requested_by,
-            activates_on_success=run.activates_on_success,
+            activates_on_success=run.activates_on_success and _may_activate(requested_by),
             config=config,
             snapshot=run.snapshot,
         )
         # Before anybody can claim the new run. If the base has been changed since, it fails and says so.
-        TrainingRun.objects.filter(pk=retried.pk).update(base_model=run.base_model, curve=run.curve)
-        if run.work_dir.is_dir():
-            run.work_dir.rename(retried.work_dir)
+        TrainingRun.objects.filter(pk=retried.pk).update(base_model=run.base_model)
+        run.work_dir.rename(retried.work_dir)
         transaction.on_commit(lambda: wake(retried.pk))
     status_signal.send(status_signal.RUN_MOVED)
     return retried
+
+
+def _may_activate(user: User | None) -> bool:
+    """Whoever works on the command line may do everything."""
+    return user is None or user.has_perm("training.activate_adapterversion")
 
 
 def wake(run_pk: int, *, expires: float | None = None) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
+from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from training import serving, versions
-from training.going_live import go_live
-from training.models import Activation, AdapterVersion, ScheduledActivation
+from training.going_live import go_back, go_live
+from training.models import ScheduledActivation
 
 logger = logging.getLogger(__name__)
 
@@ -17,41 +19,56 @@ State = ScheduledActivation.State
 
 
 def follow_schedule() -> None:
-    """Do what is due. Each step is claimed by one conditional update, so several processes may look at once."""
+    """Do what is due: first what ends, so that one plan may begin when another does.
+
+    Each row is locked while it is dealt with, so several processes may look at once; whatever goes wrong unforeseen
+    leaves it as it was, for the next time.
+    """
     now = timezone.now()
-    for scheduled in ScheduledActivation.objects.filter(state=State.WAITING, starts_at__lte=now).order_by("starts_at"):
-        if _claim(scheduled, State.WAITING, State.LIVE):
-            _start(scheduled)
-    for scheduled in ScheduledActivation.objects.filter(state=State.LIVE, ends_at__lte=now).order_by("ends_at"):
-        if _claim(scheduled, State.LIVE, State.OVER):
-            _end(scheduled)
+    due = (
+        (ScheduledActivation.objects.filter(state=State.LIVE, ends_at__lte=now).order_by("ends_at"), _end),
+        (ScheduledActivation.objects.filter(state=State.WAITING, starts_at__lte=now).order_by("starts_at"), _start),
+    )
+    try:
+        for plans, act in due:
+            for pk in plans.values_list("pk", flat=True):
+                with transaction.atomic():
+                    scheduled = plans.select_for_update(of=("self",), skip_locked=True).filter(pk=pk).first()
+                    if scheduled is not None:
+                        _act(scheduled, act)
+    finally:
+        # The engine of a smoke test; a worker keeps none.
+        serving.close()
 
 
-def _claim(scheduled: ScheduledActivation, expected: State, state: State) -> bool:
-    return ScheduledActivation.objects.filter(pk=scheduled.pk, state=expected).update(state=state) == 1
+def _act(scheduled: ScheduledActivation, act: Callable[[ScheduledActivation], None]) -> None:
+    try:
+        act(scheduled)
+    except versions.VersionError as error:
+        logger.error("scheduled activation %s of %s: %s", scheduled.pk, scheduled.version.name, error)
+        scheduled.state, scheduled.error = State.FAILED, str(error)
+    scheduled.save(update_fields=["state", "error", "before"])
 
 
 def _start(scheduled: ScheduledActivation) -> None:
-    before = versions.live_version()
-    note = scheduled.note or _("As planned.")
-    if _went_live(scheduled, scheduled.version, note):
-        ScheduledActivation.objects.filter(pk=scheduled.pk).update(before=before)
+    if scheduled.ends_at is not None and scheduled.ends_at <= timezone.now():
+        # Nobody was there in all its time.
+        scheduled.state = State.OVER
+        return
+    planner = scheduled.planned_by
+    may_break = planner is not None and planner.has_perm("training.activate_broken_adapterversion")
+    scheduled.before = versions.live_version()
+    go_live(
+        scheduled.version,
+        activated_by=planner,
+        note=scheduled.note or ("" if may_break else _("As planned.")),
+        despite_critical=may_break,
+    )
+    scheduled.state = State.LIVE
 
 
 def _end(scheduled: ScheduledActivation) -> None:
     """Back to what was live before, unless somebody has made another version live meanwhile."""
+    scheduled.state = State.OVER
     if versions.live_version() == scheduled.version and scheduled.before is not None:
-        _went_live(scheduled, scheduled.before, _("The planned time is over."))
-
-
-def _went_live(scheduled: ScheduledActivation, version: AdapterVersion, note: str) -> Activation | None:
-    try:
-        # Whoever planned it has seen the exam, and what broke then is what was decided on.
-        return go_live(version, activated_by=scheduled.planned_by, note=note, despite_critical=True)
-    except versions.VersionError as error:
-        logger.error("scheduled activation %s of %s: %s", scheduled.pk, version.name, error)
-        ScheduledActivation.objects.filter(pk=scheduled.pk).update(state=State.FAILED, error=str(error))
-        return None
-    finally:
-        # The engine of the smoke test; a worker keeps none.
-        serving.close()
+        go_back(activated_by=scheduled.planned_by, note=_("The planned time is over."), expected=scheduled.before)

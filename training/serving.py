@@ -169,7 +169,10 @@ def _submit(
             servable = prepare(version)
             from training.lm.engine import Request
 
-            request = Request(question, version.name, servable.answers, servable.calibration, stop or threading.Event())
+            # As it is learned: a customer's e-mail address says nothing about what is meant.
+            request = Request(
+                mask(question), version.name, servable.answers, servable.calibration, stop or threading.Event()
+            )
             return servable, submit(current, request)
         except EngineDied:
             logger.warning("the engine died before it took a question")
@@ -232,7 +235,7 @@ def _build(version: AdapterVersion, stamp: str, known: Servable | None) -> Serva
     answers = AnswerSet(
         engine().tokenizer,
         list(candidates(publication, learned)),
-        publication.off_topic,
+        [mask(text) for text in publication.off_topic],
         previous=known.answers if known else None,
     )
     return Servable(
@@ -252,12 +255,13 @@ def candidates(publication: Publication, learned: dict[str, LearnedEntry]) -> It
     """
     for entry in publication.entries:
         known = learned.get(entry.key)
-        is_known = known is not None and not known.wordings.isdisjoint(map(mask, entry.wordings))
+        wordings = tuple(map(mask, entry.wordings))
+        is_known = known is not None and not known.wordings.isdisjoint(wordings)
         yield Candidate(
             key=entry.key,
             answer=entry.answer,
             learned_text=known.answer if known is not None and is_known else entry.answer,
-            wordings=entry.wordings,
+            wordings=wordings,
         )
 
 

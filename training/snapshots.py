@@ -18,7 +18,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from faq.personal_data import mask
-from faq.publication import Publication
+from faq.publication import Publication, PublishedEntry
 from training.lm.augment import plain
 from training.lm.prompts import DECLINE
 from training.models import DatasetSnapshot
@@ -72,9 +72,8 @@ def split(publication: Publication) -> tuple[list[Row], list[Row]]:
     train: list[Row] = []
     evaluation: list[Row] = []
     for entry in publication.entries:
-        masked = [mask(wording) for wording in entry.wordings]
-        wordings = list({plain(wording): wording for wording in reversed(masked)}.values())[::-1]
-        paraphrases = [wording for wording in wordings if plain(wording) != plain(masked[0])]
+        wordings = learned_wordings(entry)
+        paraphrases = wordings[1:]
         held_out = set(sorted(paraphrases, key=_chance)[: num_held_out(len(wordings))])
         for wording in wordings:
             rows = evaluation if wording in held_out else train
@@ -86,6 +85,12 @@ def split(publication: Publication) -> tuple[list[Row], list[Row]]:
     evaluation += rows[:num_eval]
     train += rows[num_eval:]
     return train, evaluation
+
+
+def learned_wordings(entry: PublishedEntry) -> list[str]:
+    """An entry's question and other wordings as they are learned: masked, and once each however they are written."""
+    masked = [mask(wording) for wording in entry.wordings]
+    return list({plain(wording): wording for wording in reversed(masked)}.values())[::-1]
 
 
 def held_out_wordings(snapshot: DatasetSnapshot) -> dict[str, frozenset[str]]:

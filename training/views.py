@@ -19,7 +19,7 @@ from training import runs, versions
 from training.comparison import compare
 from training.differences import Changes, changes_since
 from training.going_live import go_back, go_live
-from training.insights import THRESHOLDS
+from training.insights import THRESHOLDS, apply_threshold, critical_lost
 from training.models import AdapterVersion, TrainingRun
 from training.overview import run_status
 from training.preflight import NotReady, Preflight, preflight, require_ready
@@ -42,7 +42,7 @@ def prepare(request: HttpRequest) -> HttpResponse:
     context = {
         "title": _("Prepare a training"),
         "preflight": found,
-        "changes": _changes_since_live(),
+        "changes": _changes_since(versions.live_version()),
         "live": versions.live_version(),
         "active_run": run if run is not None and run.is_active else None,
         "presets": _presets(found),
@@ -53,10 +53,10 @@ def prepare(request: HttpRequest) -> HttpResponse:
     )
 
 
-def _changes_since_live() -> Changes | None:
-    live = versions.live_version()
+def _changes_since(version: AdapterVersion | None) -> Changes | None:
+    """None where there is no version, or its files are gone."""
     try:
-        return changes_since(live) if live else None
+        return changes_since(version) if version else None
     except OSError:
         return None
 
@@ -85,7 +85,7 @@ def _duration(seconds: float | None) -> str:
 def differences(request: HttpRequest) -> HttpResponse:
     """What a training would learn anew, as a table for a spreadsheet."""
     _require(request, "training.add_trainingrun")
-    changes = _changes_since_live()
+    changes = _changes_since(versions.live_version())
     if changes is None:
         raise Http404
     response = HttpResponse(content_type="text/csv; charset=utf-8")
@@ -135,7 +135,10 @@ def cancel_run(request: HttpRequest, run_pk: int) -> HttpResponse:
 @require_POST
 def retry_run(request: HttpRequest, run_pk: int) -> HttpResponse:
     _require(request, "training.add_trainingrun")
-    run = get_object_or_404(TrainingRun, pk=run_pk, status=TrainingRun.Status.FAILED)
+    run = get_object_or_404(TrainingRun, pk=run_pk)
+    if not run.can_be_retried:
+        messages.error(request, _("Nothing is left of this training to go on from. Train again."))
+        return redirect("admin:training_trainingrun_change", run.pk)
     try:
         retried = runs.retry(run, requested_by=request.user)  # type: ignore[arg-type]
     except runs.RunInProgress as error:
@@ -176,7 +179,7 @@ def activate(request: HttpRequest, version_pk: int) -> HttpResponse:
         "title": _("Make %(version)s live?") % {"version": version},
         "version": version,
         "live": live,
-        "changes": changes_since(version) if version.path.is_dir() else None,
+        "changes": _changes_since(version),
         "comparison": compare(version, live) if live and live != version else None,
         "may_break": may_break,
         "max_note_chars": MAX_NOTE_CHARS,
@@ -193,24 +196,26 @@ def set_threshold(request: HttpRequest, version_pk: int) -> HttpResponse:
     _require(request, "training.activate_adapterversion")
     version = get_object_or_404(AdapterVersion.objects.select_related("exam"), pk=version_pk)
     given = request.POST.get("threshold", "")
-    chosen = next((each for each in THRESHOLDS if given == f"{each:.2f}"), None)
+    # A browser sends 0.9 for 0.90.
+    chosen = next((each for each in THRESHOLDS if given in (f"{each:.2f}", str(each))), None)
     if given and chosen is None:
-        messages.error(
-            request,
-            _("Choose a value between %(min).2f and %(max).2f.") % {"min": THRESHOLDS[0], "max": THRESHOLDS[-1]},
-        )
-    else:
-        AdapterVersion.objects.filter(pk=version.pk).update(threshold=chosen)
-        before = version.threshold_in_use
-        version.threshold = chosen
-        change = f"{before:.2f} → {version.threshold_in_use:.2f}"
-        assert request.user.pk is not None, "a permission was asked for"
-        LogEntry.objects.log_actions(request.user.pk, [version], CHANGE, change_message=change, single_object=True)
-        messages.success(
-            request,
-            _("%(version)s answers from %(percent)d %% confidence on.")
-            % {"version": version, "percent": round(100 * version.threshold_in_use)},
-        )
+        limits = {"min": THRESHOLDS[0], "max": THRESHOLDS[-1]}
+        messages.error(request, _("Choose a value between %(min).2f and %(max).2f.") % limits)
+        return redirect("admin:training_adapterversion_change", version.pk)
+    may_break = request.user.has_perm("training.activate_broken_adapterversion")
+    if version == versions.live_version() and not may_break and critical_lost(version, chosen):
+        messages.error(request, _("With this value a critical answer would no longer be given."))
+        return redirect("admin:training_adapterversion_change", version.pk)
+    before = version.threshold_in_use
+    apply_threshold(version, chosen)
+    change = f"{before:.2f} → {version.threshold_in_use:.2f}"
+    assert request.user.pk is not None, "a permission was asked for"
+    LogEntry.objects.log_actions(request.user.pk, [version], CHANGE, change_message=change, single_object=True)
+    messages.success(
+        request,
+        _("%(version)s answers from %(percent)d %% confidence on.")
+        % {"version": version, "percent": round(100 * version.threshold_in_use)},
+    )
     return redirect("admin:training_adapterversion_change", version.pk)
 
 
@@ -255,8 +260,8 @@ def roll_back(request: HttpRequest) -> HttpResponse:
 
 def entry_links(request: HttpRequest) -> dict[str, object]:
     """What entry.html needs to lead to an entry."""
-    may_edit = request.user.has_perm("faq.change_faqentry")
-    return {"entry_pks": dict(FaqEntry.objects.values_list("key", "pk")) if may_edit else {}}
+    may_look = request.user.has_perm("faq.view_faqentry") or request.user.has_perm("faq.change_faqentry")
+    return {"entry_pks": dict(FaqEntry.objects.values_list("key", "pk")) if may_look else {}}
 
 
 def _admin_context(request: HttpRequest) -> dict[str, object]:

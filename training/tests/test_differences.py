@@ -75,3 +75,9 @@ def test_masked_personal_data_is_no_change(version: AdapterVersion) -> None:
         file.write('{"key": "hours", "question": "avísenme a [correo] si abren", "answer": "Cerramos a las ocho."}\n')
 
     assert changes_since(version).differences == ()
+
+
+def test_a_wording_written_otherwise_is_no_change(version: AdapterVersion) -> None:
+    Paraphrase.objects.create(entry=FaqEntry.objects.get(key="hours"), text="a que hora CIERRAN")
+
+    assert changes_since(version).differences == ()

@@ -63,9 +63,11 @@ def test_one_that_answers_otherwise_leaves_the_live_one_where_it_is(version: Ada
     go_live(version)
     other = train()
     ExamAnswer.objects.filter(exam__version=other).delete()
-    published = set(FaqEntry.objects.values_list("key", flat=True))
-    answered = set(ExamAnswer.objects.filter(exam__version=version).values_list("answered_key", flat=True))
-    remember(other, "¿A qué hora cierran?", min(published - answered))
+    # A model of random weights, left to itself, takes one question for another.
+    (other.path / "calibration.json").write_text('{"model_weight": 1.0, "prior_weight": 0.0}', encoding="utf-8")
+    for entry in FaqEntry.objects.all():
+        if serving.ask(entry.question, other)[1].result(timeout=60).key != entry.key:
+            remember(other, entry.question, entry.key)
 
     with pytest.raises(VersionError, match="as in its exam, so nothing was changed"):
         go_live(other)

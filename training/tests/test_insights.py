@@ -5,10 +5,13 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.test import Client
 
+from faq.models import FaqEntry
+from training import versions
 from training.insights import confused_pairs, thresholds
 from training.lm.decisions import Calibration
 from training.models import AdapterVersion, ExamAnswer
 from training.tests.conftest import MakeVersion
+from training.tests.test_admin import clerk
 from training.versions import read_calibration
 
 pytestmark = pytest.mark.django_db
@@ -67,9 +70,10 @@ def test_staff_choose_a_threshold_and_go_back_to_the_exams(client: Client, olga:
     page = f"/admin/training/adapterversion/{version.pk}/"
     assert 'value="0.5"' in client.get(f"{page}change/").content.decode(), "that of the exam"
 
-    client.post(f"{page}threshold/", {"threshold": "0.80"})
+    client.post(f"{page}threshold/", {"threshold": "0.8"})
     version.refresh_from_db()
-    assert version.threshold == 0.8
+    assert version.threshold == 0.8, "as a browser sends it"
+    assert (version.exam.answered_right, version.exam.declined) == (0.25, 0.5), "the exam's figures follow"
     assert read_calibration(version) == Calibration(threshold=0.8)
     assert LogEntry.objects.get().change_message == "0.50 → 0.80"
 
@@ -77,6 +81,7 @@ def test_staff_choose_a_threshold_and_go_back_to_the_exams(client: Client, olga:
     version.refresh_from_db()
     assert version.threshold is None
     assert read_calibration(version).threshold == 0.6
+    assert version.exam.declined == 0.25
 
 
 @pytest.mark.parametrize("nonsense", ["1.5", "nan", "0.123", "-1", "x"])
@@ -90,3 +95,22 @@ def test_only_a_value_of_the_table_is_taken(client: Client, olga: User, version:
     assert "Choose a value between 0.30 and 0.99." in response.content.decode()
     version.refresh_from_db()
     assert version.threshold is None
+
+
+def test_a_critical_answer_is_not_silenced_without_the_right(client: Client, version: AdapterVersion) -> None:
+    FaqEntry.objects.filter(key="hours").update(is_critical=True)
+    versions.activate(version)
+    client.force_login(clerk("activate_adapterversion", "view_adapterversion"))
+    url = f"/admin/training/adapterversion/{version.pk}/threshold/"
+
+    page = client.post(url, {"threshold": "0.97"}, follow=True).content.decode()
+    assert "a critical answer would no longer be given" in page
+    client.post(url, {"threshold": "0.94"})
+    version.refresh_from_db()
+    assert version.threshold == 0.94
+
+    User.objects.all().delete()
+    client.force_login(clerk("activate_adapterversion", "activate_broken_adapterversion"))
+    client.post(url, {"threshold": "0.97"})
+    version.refresh_from_db()
+    assert version.threshold == 0.97

@@ -100,6 +100,17 @@ def test_long_answers_that_begin_alike_block(shop: None) -> None:
     assert (found.severity, {each.key for each in found.concerns}) == (Severity.BLOCKS, {"one", "other"})
 
 
+def test_long_answers_that_are_equal_block_nothing(shop: None) -> None:
+    for letter in "ab":
+        for number in "12":
+            answer = f"Condiciones {letter}. " * 200
+            publish(
+                letter + number, f"¿{letter}{number}?", answer, f"plazo {letter}{number}", f"reglas {letter}{number}"
+            )
+
+    assert not preflight().is_blocked
+
+
 def test_a_wording_longer_than_a_prompt_is_named(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.lm.prompts.MAX_PROMPT_TOKENS", 40)
     entry = publish("long", "¿Envían?", "Sí.", "envíos", "¿mandan a otras ciudades?")

@@ -4,14 +4,16 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
+from faq.models import FaqEntry
 from training import versions
 from training.models import Activation, AdapterVersion, ScheduledActivation
 from training.scheduling import follow_schedule
-from training.tests.conftest import MakeVersion
+from training.tests.conftest import Answers, MakeVersion
 from training.tests.test_admin import clerk
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -80,6 +82,75 @@ def test_its_end_changes_nothing_if_somebody_has_decided_otherwise(
     follow_schedule()
 
     assert (versions.live_version(), state_of(pk)) == (other, State.OVER)
+
+
+def test_one_plan_begins_when_another_ends(
+    pair: tuple[AdapterVersion, AdapterVersion], make_version: MakeVersion
+) -> None:
+    live, christmas = pair
+    kings = make_version()
+    first, second = plan(christmas, -2 * HOUR, HOUR), plan(kings, HOUR, 2 * HOUR)
+    follow_schedule()
+    assert versions.live_version() == christmas
+
+    ScheduledActivation.objects.filter(pk=first).update(ends_at=timezone.now())
+    ScheduledActivation.objects.filter(pk=second).update(starts_at=timezone.now())
+    follow_schedule()
+    assert versions.live_version() == kings
+    ScheduledActivation.objects.filter(pk=second).update(ends_at=timezone.now())
+    follow_schedule()
+
+    assert versions.live_version() == live
+    assert {state_of(first), state_of(second)} == {State.OVER}
+    assert versions.previous_version() is None, "nobody is offered to go back to Christmas"
+
+
+def test_a_time_that_was_missed_is_over(pair: tuple[AdapterVersion, AdapterVersion]) -> None:
+    live, christmas = pair
+    pk = plan(christmas, -2 * HOUR, -HOUR)
+
+    follow_schedule()
+
+    assert (versions.live_version(), state_of(pk), Activation.objects.count()) == (live, State.OVER, 1)
+
+
+def test_times_may_not_overlap(pair: tuple[AdapterVersion, AdapterVersion]) -> None:
+    _live, christmas = pair
+    plan(christmas, HOUR, 5 * HOUR)
+    now = timezone.now()
+    for starts, ends, overlaps in (
+        (2 * HOUR, 3 * HOUR, True),
+        (0 * HOUR, 2 * HOUR, True),
+        (4 * HOUR, 9 * HOUR, True),
+        (0 * HOUR, None, True),
+        (6 * HOUR, 9 * HOUR, False),
+        (6 * HOUR, None, False),
+    ):
+        other = ScheduledActivation(version=christmas, starts_at=now + starts, ends_at=now + ends if ends else None)
+        if overlaps:
+            with pytest.raises(ValidationError):
+                other.clean()
+        else:
+            other.clean()
+
+
+@pytest.mark.parametrize("has_right", [True, False])
+def test_planning_gives_no_right_that_its_planner_lacks(
+    shop: None, pair: tuple[AdapterVersion, AdapterVersion], answered: Answers, has_right: bool
+) -> None:
+    FaqEntry.objects.filter(key="hours").update(is_critical=True)
+    live, christmas = pair
+    answered(live, cierran=("hours", "hours"))
+    answered(christmas, cierran=("hours", None))
+    planner = clerk("activate_adapterversion", *(["activate_broken_adapterversion"] if has_right else []))
+    pk = plan(christmas, -HOUR, HOUR, planner)
+
+    follow_schedule()
+
+    if has_right:
+        assert (versions.live_version(), state_of(pk)) == (christmas, State.LIVE)
+    else:
+        assert (versions.live_version(), state_of(pk)) == (live, State.FAILED)
 
 
 def test_without_an_end_it_stays(pair: tuple[AdapterVersion, AdapterVersion]) -> None:
