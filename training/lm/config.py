@@ -123,7 +123,7 @@ class TrainConfig:
 _NORMAL = TrainConfig()
 
 PRESETS: dict[str, TrainConfig] = {
-    "quick": replace(_NORMAL, num_train_epochs=6, min_steps=40),
+    "quick": replace(_NORMAL, num_train_epochs=4, min_steps=40),
     "normal": _NORMAL,
     "thorough": replace(_NORMAL, num_train_epochs=24, min_steps=160, cut_completions=False),
 }

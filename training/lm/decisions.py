@@ -82,12 +82,12 @@ class Calibration:
             unanswered question to be met with "Did you mean …?".
     """
 
-    model_weight: float = 0.15
-    prior_weight: float = 15.0
+    model_weight: float = 0.1
+    prior_weight: float = 20.0
     decline_credit: float = 0.3
     off_topic_weight: float = 0.0
     threshold: float = 0.9
-    suggestion_threshold: float = 0.4
+    suggestion_threshold: float = 0.55
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)

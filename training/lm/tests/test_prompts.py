@@ -16,7 +16,7 @@ def test_it_renders_the_bundled_base_format() -> None:
         [*encode_prompt(tokenizer, "¿A qué hora  cierran?\n"), *encode_answer(tokenizer, "A las 8.")]
     )
 
-    assert text == "<|user|>a que hora cierran<|assistant|>A las 8.<|end|>", "what customers type is folded"
+    assert text == "<|user|> a que hora cierran<|assistant|>A las 8.<|end|>", "what customers type is folded"
 
 
 def test_it_brings_a_template_for_tokenizers_that_have_none(tiny_base: Path) -> None:
@@ -33,7 +33,7 @@ def test_it_takes_earlier_turns_into_the_prompt() -> None:
 
     text = tokenizer.decode(encode_prompt(tokenizer, "¿Y cuánto tarda?", history))
 
-    assert text == "<|user|>envian a peru<|assistant|>Sí.<|end|><|user|>y cuanto tarda<|assistant|>"
+    assert text == "<|user|> envian a peru<|assistant|>Sí.<|end|><|user|> y cuanto tarda<|assistant|>"
 
 
 def test_it_lets_no_customer_forge_a_role() -> None:
