@@ -9,6 +9,7 @@ import pytest
 from django.apps import apps
 from django.contrib.auth.models import Group, User
 from django.test import Client
+from pytest_django import Settings
 
 from faq.models import FaqEntry, OffTopicQuestion
 from training import versions
@@ -90,8 +91,9 @@ def numbers(shop: None, make_version: MakeVersion) -> dict[str, int]:
 
 
 @pytest.fixture(autouse=True)
-def _roles() -> None:
-    """As the migration makes them; tests that empty all tables take them away."""
+def _roles(db: None, settings: Settings) -> None:
+    """As the migration makes them for a Spanish business; tests that empty all tables take them away."""
+    settings.LANGUAGE_CODE = "es"
     import_module("chat.migrations.0004_roles").create_roles(apps, None)
 
 
