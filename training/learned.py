@@ -22,8 +22,8 @@ class Learned(models.TextChoices):
     CHANGED = "changed", _("changed since")
     REGRESSED = "regressed", _("worse than before")
     WEAK = "weak", _("weak in the exam")
-    UNTESTED = "untested", _("learned, not examined")
-    LEARNED = "learned", _("learned")
+    UNTESTED = "untested", _("not examined")
+    LEARNED = "learned", _("well learned")
 
 
 def learned_statuses() -> dict[str, Learned]:
