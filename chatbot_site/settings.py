@@ -152,6 +152,7 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(BASE_DIR / "var" / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sweep-training-runs": {"task": "training.tasks.sweep_runs", "schedule": 20.0, "options": {"expires": 15}},
     "follow-schedule": {"task": "training.tasks.follow_schedule", "schedule": 30.0, "options": {"expires": 25}},
+    "train-if-due": {"task": "training.tasks.train_if_due", "schedule": 120.0, "options": {"expires": 100}},
 }
 
 AUTH_PASSWORD_VALIDATORS = [
@@ -270,6 +271,7 @@ UNFOLD = {
                     _door(_("Versions"), "history", "training", "adapterversion"),
                     _door(_("Live periods"), "event_note", "training", "activation"),
                     _door(_("Planned"), "event_upcoming", "training", "scheduledactivation", sees="activation"),
+                    _door(_("Timetable"), "update", "training", "retrainingschedule", sees="trainingrun"),
                 ],
             },
             {"title": _("Conversations"), "items": [_door(_("Conversations"), "chat", "chat", "conversation")]},

@@ -3,8 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import URLPattern, path
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
@@ -14,7 +16,7 @@ from faq.admin import FaqEntryAdmin
 from faq.models import FaqEntry
 from training import insights, views
 from training.learned import Learned, with_learned
-from training.models import Activation, AdapterVersion, ScheduledActivation, TrainingRun
+from training.models import Activation, AdapterVersion, RetrainingSchedule, ScheduledActivation, TrainingRun
 from training.overview import overview, run_status
 from training.versions import live_version
 
@@ -239,6 +241,41 @@ class ActivationAdmin(ReadOnlyAdmin):
     list_display = ["activated_at", "version", "activated_by", "is_rollback", "note"]
     list_select_related = ["version", "activated_by"]
     list_display_links = None
+
+
+@admin.register(RetrainingSchedule)
+class RetrainingScheduleAdmin(ModelAdmin):
+    """One row, so its list leads to it. Who may train may change it; who may not make a version live, not that part."""
+
+    fields = ["is_enabled", "at", "num_changes", "activates", "changed_by", "looked_at", "outcome"]
+    readonly_fields = ["changed_by", "looked_at", "outcome"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm("training.view_trainingrun"))
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm("training.add_trainingrun"))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        may_activate = request.user.has_perm("training.activate_adapterversion")
+        return self.readonly_fields if may_activate else ["activates", *self.readonly_fields]
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        RetrainingSchedule.objects.get_or_create(pk=1)
+        return redirect("admin:training_retrainingschedule_change", 1)
+
+    def save_model(self, request: HttpRequest, obj: RetrainingSchedule, form: Any, change: bool) -> None:
+        # What goes live by itself does so in this person's name.
+        obj.changed_by = request.user  # type: ignore[assignment]
+        super().save_model(request, obj, form, change)
 
 
 @admin.register(ScheduledActivation)

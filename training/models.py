@@ -6,6 +6,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -53,6 +54,7 @@ class TrainingRun(models.Model):
         QUICK = "quick", _("Quick")
         NORMAL = "normal", _("Normal")
         THOROUGH = "thorough", _("Thorough")
+        UPDATE = "update", _("Only what has changed")
 
     ACTIVE = (Status.QUEUED, Status.RUNNING)
 
@@ -64,10 +66,16 @@ class TrainingRun(models.Model):
     snapshot = models.ForeignKey(
         DatasetSnapshot, on_delete=models.PROTECT, null=True, related_name="runs", verbose_name=_("training data")
     )
+    # The version that an update goes on from; chosen when the run begins.
+    warm_start_from = models.ForeignKey(
+        "AdapterVersion", on_delete=models.PROTECT, null=True, related_name="+", verbose_name=_("goes on from")
+    )
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("asked by")
     )
     activates_on_success = models.BooleanField(_("goes live by itself"), default=False)
+    # Nobody asked for it (retraining.py), so it goes live by itself only if it breaks nothing at all.
+    is_scheduled = models.BooleanField(_("by the timetable"), default=False)
     step = models.PositiveIntegerField(_("step"), default=0)
     max_steps = models.PositiveIntegerField(_("steps"), default=0)
     train_loss = models.FloatField(_("error on what is learned"), null=True)
@@ -243,6 +251,45 @@ class Activation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.version} {self.activated_at:%Y-%m-%d %H:%M}"
+
+
+class RetrainingSchedule(models.Model):
+    """When to train without being asked (retraining.py). There is one row."""
+
+    is_enabled = models.BooleanField(_("train by itself"), default=False)
+    at = models.TimeField(_("every night at"), null=True, blank=True, help_text=_("Empty: at no fixed time."))
+    num_changes = models.PositiveIntegerField(
+        _("after so many changed answers"),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text=_("Once nobody has edited any for ten minutes. Empty: however many."),
+    )
+    activates = models.BooleanField(
+        _("put in use by itself"),
+        default=False,
+        help_text=_("Only if the exam shows nothing broken. Otherwise somebody decides."),
+    )
+    changed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("changed by")
+    )
+    changed_at = models.DateTimeField(auto_now=True)
+    looked_at = models.DateTimeField(_("last looked"), null=True)
+    outcome = models.TextField(_("what came of it"), blank=True)
+
+    class Meta:
+        verbose_name = _("timetable of trainings")
+        verbose_name_plural = _("timetable of trainings")
+        constraints = [
+            models.CheckConstraint(condition=models.Q(pk=1), name="one_retraining_schedule"),
+        ]
+
+    def __str__(self) -> str:
+        return str(_("Train by itself")) if self.is_enabled else str(_("Train only when asked"))
+
+    def clean(self) -> None:
+        if self.is_enabled and self.at is None and self.num_changes is None:
+            raise ValidationError(_("Say at what time, or after how many changes."))
 
 
 class ScheduledActivation(models.Model):

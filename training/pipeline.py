@@ -24,10 +24,10 @@ from django.db import DatabaseError, close_old_connections, transaction
 from django.utils.translation import gettext as _
 
 from faq.publication import current_publication
-from training import exams, runs, serving, versions
+from training import exams, runs, serving, updates, versions
 from training.going_live import go_live
 from training.lm import sft
-from training.lm.config import TrainConfig, TrainProgress, TrainResult
+from training.lm.config import TrainConfig, TrainProgress, TrainResult, WarmStart
 from training.lm.engine import Engine
 from training.lm.loading import BaseModelError
 from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
@@ -63,6 +63,8 @@ def execute(run: TrainingRun) -> AdapterVersion | None:
     _tidy_up()
     if version is not None and run.activates_on_success:
         try:
+            if run.is_scheduled:
+                versions.check_nothing_broken(version)
             go_live(version, activated_by=run.requested_by, note=_("By itself, after its exam."))
         except versions.VersionError as error:
             # The version is there and its exam shows why; a person decides.
@@ -98,7 +100,7 @@ def _execute_and_end(run: TrainingRun) -> AdapterVersion | None:
     except KeyboardInterrupt:
         runs.cancel(run)
         raise
-    except (NothingToLearn, BaseModelError) as error:
+    except (NothingToLearn, BaseModelError, updates.CannotUpdate) as error:
         runs.fail(run, str(error))
         logger.error("training run %s: %s", run.pk, error)
     except runs.ClaimLost:
@@ -129,11 +131,13 @@ def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
     work_dir = run.work_dir
     work_dir.mkdir(parents=True, exist_ok=True)
     runs.progress(run, phase=Phase.TRAINING)
+    if run.preset == TrainingRun.Preset.UPDATE and run.warm_start_from is None:
+        runs.progress(run, warm_start_from=updates.version_to_update())
     result = _train(run, run.snapshot, work_dir, stop)
     if result.was_stopped:
         raise Cancelled
     runs.progress(run, phase=Phase.EXAM, train_loss=_number(result.train_loss), eval_loss=result.eval_loss)
-    exam = _examine(run.snapshot, work_dir, stop)
+    exam = _examine(run, run.snapshot, work_dir, stop)
     runs.progress(run, phase=Phase.PACKAGING)
     with tempfile.TemporaryDirectory(dir=work_dir) as staged_root:
         staged = Path(staged_root) / "version"
@@ -183,12 +187,19 @@ def _train(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: th
         snapshot.path / "eval.jsonl",
         work_dir,
         base=runs.configured_base(),
+        warm_start=_warm_start(run.warm_start_from),
         on_progress=on_progress,
         should_stop=stop.is_set,
     )
 
 
-def _examine(snapshot: DatasetSnapshot, work_dir: Path, stop: threading.Event) -> exams.ExamResult:
+def _warm_start(version: AdapterVersion | None) -> WarmStart | None:
+    if version is None:
+        return None
+    return WarmStart(version.path / "adapter", version.snapshot.path / "train.jsonl")
+
+
+def _examine(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: threading.Event) -> exams.ExamResult:
     """Through the engine and from the saved files, exactly as customers will be answered."""
 
     def check() -> None:
@@ -202,11 +213,21 @@ def _examine(snapshot: DatasetSnapshot, work_dir: Path, stop: threading.Event) -
             engine,
             EXAM_NAME,
             sft.read_rows(snapshot.path / "train.jsonl"),
-            sft.read_rows(snapshot.path / "eval.jsonl"),
+            _never_learned(sft.read_rows(snapshot.path / "eval.jsonl"), run),
             on_progress=check,
         )
     finally:
         engine.shutdown()
+
+
+def _never_learned(rows: list[sft.Row], run: TrainingRun) -> list[sft.Row]:
+    """Without what a version that this run goes on from has learned: a new wording can move another to the exam."""
+    learned = {
+        row["question"]
+        for version in updates.lineage(run.warm_start_from)
+        for row in sft.read_rows(version.snapshot.path / "train.jsonl")
+    }
+    return [row for row in rows if row["question"] not in learned]
 
 
 def _stage(
@@ -231,6 +252,7 @@ def _stage(
             "run": run.pk,
             "base_model": run.base_model,
             "snapshot": snapshot.sha256,
+            "warm_start_from": run.warm_start_from and run.warm_start_from.name,
             "config": run.config,
             "result": {**asdict(result), "train_loss": _number(result.train_loss)},
         },

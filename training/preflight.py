@@ -119,6 +119,10 @@ def expected_seconds(preset: str, num_wordings: int) -> float | None:
     min_steps = PRESETS[preset].min_steps
     estimates = []
     for run in ended:
+        if run.seconds and run.warm_start_from_id:
+            # What an update learns hardly depends on how much there is.
+            estimates.append(run.seconds)
+            continue
         if run.seconds and run.snapshot and run.max_steps:
             num_then = run.snapshot.num_train + run.snapshot.num_eval
             num_steps = max(run.max_steps * num_wordings / max(num_then, 1), min_steps)

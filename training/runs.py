@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 
 from training import status_signal
 from training.lm.config import PRESETS, BaseModel, Precision, TrainConfig
-from training.models import DatasetSnapshot, TrainingRun
+from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ def queue_run(
     requested_by: User | None = None,
     activates_on_success: bool = False,
     config: TrainConfig | None = None,
+    is_scheduled: bool = False,
 ) -> TrainingRun:
     """Ask for a training; a worker takes it as soon as one is free.
 
@@ -67,16 +68,23 @@ def queue_run(
         RunInProgress: one is waiting or running.
     """
     with transaction.atomic():
-        run = create_run(preset, requested_by=requested_by, activates_on_success=activates_on_success, config=config)
+        run = create_run(
+            preset,
+            requested_by=requested_by,
+            activates_on_success=activates_on_success,
+            config=config,
+            is_scheduled=is_scheduled,
+        )
         transaction.on_commit(lambda: wake(run.pk))
     status_signal.send(status_signal.RUN_MOVED)
     return run
 
 
-def _configured_parameters() -> dict[str, Any]:
+def preset_config(preset: str) -> TrainConfig:
+    """A preset with this installation's own parameters."""
     # Free text needs whole answers.
     whole = {"cut_completions": False} if settings.ANSWER_POLICY == "free" else {}
-    return {**whole, **settings.TRAINING_PARAMETERS}
+    return replace(PRESETS[preset], **{**whole, **settings.TRAINING_PARAMETERS})
 
 
 def start_in_foreground(
@@ -97,17 +105,21 @@ def create_run(
     activates_on_success: bool = False,
     config: TrainConfig | None = None,
     snapshot: DatasetSnapshot | None = None,
+    warm_start_from: AdapterVersion | None = None,
+    is_scheduled: bool = False,
 ) -> TrainingRun:
     """A waiting run, and no word to any worker: one that starts later finds it.
 
     Args:
         snapshot: what to learn; None for what is published when the run begins.
+        warm_start_from: what an update goes on from; None for what is live when it begins.
+        is_scheduled: nobody asked for it.
 
     Raises:
         RunInProgress: one is waiting or running.
     """
     sweep()
-    config = config or replace(PRESETS[preset], **_configured_parameters())
+    config = config or preset_config(preset)
     try:
         with transaction.atomic():
             return TrainingRun.objects.create(
@@ -117,6 +129,8 @@ def create_run(
                 requested_by=requested_by,
                 activates_on_success=activates_on_success,
                 snapshot=snapshot,
+                warm_start_from=warm_start_from,
+                is_scheduled=is_scheduled,
             )
     except IntegrityError as error:
         active = TrainingRun.objects.filter(status__in=TrainingRun.ACTIVE).first()
@@ -140,6 +154,7 @@ def retry(run: TrainingRun, *, requested_by: User | None = None) -> TrainingRun:
             activates_on_success=run.activates_on_success and _may_activate(requested_by),
             config=config,
             snapshot=run.snapshot,
+            warm_start_from=run.warm_start_from,
         )
         # Before anybody can claim the new run. If the base has been changed since, it fails and says so.
         TrainingRun.objects.filter(pk=retried.pk).update(base_model=run.base_model)

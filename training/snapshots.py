@@ -47,8 +47,8 @@ def build_snapshot(publication: Publication) -> DatasetSnapshot:
             % {"min": MIN_ENTRIES, "num": len(publication.entries)}
         )
     train, evaluation = split(publication)
-    files = {"train.jsonl": _json_lines(train), "eval.jsonl": _json_lines(evaluation)}
-    digest = hashlib.sha256("\0".join(files.values()).encode()).hexdigest()
+    files = _files(train, evaluation)
+    digest = _digest(files)
     _write_once(Path(settings.ARTIFACTS_DIR) / "snapshots" / digest, files)
     snapshot, _is_new = DatasetSnapshot.objects.get_or_create(
         sha256=digest,
@@ -60,6 +60,19 @@ def build_snapshot(publication: Publication) -> DatasetSnapshot:
         },
     )
     return snapshot
+
+
+def fingerprint(publication: Publication) -> str:
+    """The digest of the snapshot that this publication would make."""
+    return _digest(_files(*split(publication)))
+
+
+def _files(train: Sequence[Row], evaluation: Sequence[Row]) -> dict[str, str]:
+    return {"train.jsonl": _json_lines(train), "eval.jsonl": _json_lines(evaluation)}
+
+
+def _digest(files: dict[str, str]) -> str:
+    return hashlib.sha256("\0".join(files.values()).encode()).hexdigest()
 
 
 def split(publication: Publication) -> tuple[list[Row], list[Row]]:

@@ -39,6 +39,13 @@ def follow_schedule() -> None:
     do_what_is_due()
 
 
+@shared_task
+def train_if_due() -> None:
+    from training.retraining import train_if_due as look
+
+    look()
+
+
 @worker_ready.connect
 def wake_waiting_runs(**kwargs: object) -> None:
     """Runs may have been asked for while no worker or no Redis was there."""

@@ -211,6 +211,22 @@ def check_critical(version: AdapterVersion) -> None:
         raise CriticalBroken(text % values)
 
 
+def check_nothing_broken(version: AdapterVersion) -> None:
+    """
+    Raises:
+        VersionError: the exam shows an answer broken that the live version gives, critical or not.
+    """
+    live = live_version()
+    num_broken = compare(version, live).num_broken if live is not None and live != version else 0
+    if num_broken:
+        text = ngettext(
+            "%(version)s answers %(num)d question worse than what is live, so somebody has to decide.",
+            "%(version)s answers %(num)d questions worse than what is live, so somebody has to decide.",
+            num_broken,
+        )
+        raise VersionError(text % {"version": version, "num": num_broken})
+
+
 def previous_version() -> AdapterVersion | None:
     """The version that was live before the present one; going back twice goes two versions back."""
     history = list(Activation.objects.select_related("version").order_by("pk"))

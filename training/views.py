@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -15,7 +16,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from faq.models import FaqEntry
-from training import runs, versions
+from training import runs, updates, versions
 from training.comparison import compare
 from training.differences import Changes, changes_since
 from training.going_live import go_back, go_live
@@ -46,6 +47,7 @@ def prepare(request: HttpRequest) -> HttpResponse:
         "live": versions.live_version(),
         "active_run": run if run is not None and run.is_active else None,
         "presets": _presets(found),
+        "update": _update(found),
         "back_url": reverse("admin:index"),
     }
     return render(
@@ -72,6 +74,15 @@ def _presets(found: Preflight) -> list[tuple[str, str, str, str]]:
     return [
         (preset, str(preset.label), hint, _duration(found.expected_seconds[preset])) for preset, hint in hints.items()
     ]
+
+
+def _update(found: Preflight) -> dict[str, Any]:
+    """Whether the training may go on from the live version, or why not."""
+    try:
+        version = updates.version_to_update()
+    except updates.CannotUpdate as error:
+        return {"reason": str(error)}
+    return {"version": version, "duration": _duration(found.expected_seconds[TrainingRun.Preset.UPDATE])}
 
 
 def _duration(seconds: float | None) -> str:
@@ -116,8 +127,10 @@ def train_now(request: HttpRequest) -> HttpResponse:
         return redirect("admin:training_prepare")
     try:
         require_ready()
+        if preset == TrainingRun.Preset.UPDATE:
+            updates.version_to_update()
         run = runs.queue_run(preset, requested_by=request.user)  # type: ignore[arg-type]
-    except (NotReady, runs.RunInProgress) as error:
+    except (NotReady, updates.CannotUpdate, runs.RunInProgress) as error:
         messages.error(request, str(error))
         return redirect("admin:training_prepare")
     return redirect("admin:training_trainingrun_change", run.pk)

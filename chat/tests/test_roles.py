@@ -14,7 +14,7 @@ from pytest_django import Settings
 from faq.models import FaqEntry, OffTopicQuestion
 from training import versions
 from training.lm.config import TrainConfig
-from training.models import TrainingRun
+from training.models import RetrainingSchedule, TrainingRun
 from training.tests.conftest import MakeVersion, make_version, shop
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -68,6 +68,8 @@ DOORS = [
     Door("/admin/training/activation/", {TRAINER, PUBLISHER, "owner"}),
     Door("/admin/training/scheduledactivation/", {TRAINER, PUBLISHER, "owner"}),
     Door("/admin/training/scheduledactivation/add/", {PUBLISHER, "owner"}),
+    Door("/admin/training/retrainingschedule/1/change/", EVERYBODY - {AGENT}),
+    Door("/admin/training/retrainingschedule/1/change/", {TRAINER, "owner"}, is_post=True),
     Door("/admin/chat/conversation/", {AGENT, "owner"}),
     Door("/admin/auth/user/", {"owner"}),
     Door("/admin/auth/user/add/", {"owner"}),
@@ -81,6 +83,7 @@ def numbers(shop: None, make_version: MakeVersion) -> dict[str, int]:
     versions.activate(version)
     failed = TrainingRun.objects.create(config=TrainConfig().to_dict(), status="failed")
     failed.work_dir.mkdir(parents=True)
+    RetrainingSchedule.objects.create(pk=1)
     return {
         "entry": FaqEntry.objects.get(key="pay").pk,
         "off_topic": OffTopicQuestion.objects.first().pk,  # type: ignore[union-attr]

@@ -79,6 +79,10 @@ class TrainConfig:
     num_augmented: int = 1
     # Answers with few wordings get more copies, up to as many rows as this.
     min_rows_per_answer: int = 3
+    # A warm start repeats so many rows of what its adapter has learned before for each row that is new, and at least
+    # `min_replayed`.
+    replay_ratio: float = 4.0
+    min_replayed: int = 64
     save_steps: int = 50
     # Measurements of the held-out wordings, one every `save_steps`, without a smaller loss after which the training
     # ends; the adapter of the smallest is kept. 0: train to the last step.
@@ -93,8 +97,9 @@ class TrainConfig:
         for name in positive:
             if not values[name] > 0:
                 raise ValueError(f"{name} must be greater than 0, not {values[name]}")
-        if self.early_stopping_patience < 0:
-            raise ValueError(f"early_stopping_patience must be at least 0, not {self.early_stopping_patience}")
+        for name in ("early_stopping_patience", "num_augmented", "replay_ratio", "min_replayed"):
+            if values[name] < 0:
+                raise ValueError(f"{name} must be at least 0, not {values[name]}")
         for name in ("warmup_ratio", "lora_dropout"):
             if not 0 <= values[name] < 1:
                 raise ValueError(f"{name} must be at least 0 and less than 1, not {values[name]}")
@@ -126,7 +131,22 @@ PRESETS: dict[str, TrainConfig] = {
     "quick": replace(_NORMAL, num_train_epochs=4, min_steps=40),
     "normal": _NORMAL,
     "thorough": replace(_NORMAL, num_train_epochs=24, min_steps=160, cut_completions=False),
+    # From an earlier adapter on (WarmStart).
+    "update": replace(_NORMAL, num_train_epochs=8, min_steps=20, learning_rate=1e-3),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """An adapter to go on from, instead of from nothing.
+
+    Attributes:
+        adapter: its folder. Its LoRA shape is kept, whatever the configuration says.
+        train_file: the rows that it has learned.
+    """
+
+    adapter: Path
+    train_file: Path
 
 
 class Precision(StrEnum):

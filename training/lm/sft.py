@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 import sys
 import time
@@ -20,13 +21,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from training.lm.augment import augment
-from training.lm.config import BaseModel, Precision, TrainConfig, TrainProgress, TrainResult
+from training.lm.config import BaseModel, Precision, TrainConfig, TrainProgress, TrainResult, WarmStart
 from training.lm.loading import load_base, load_tokenizer
 from training.lm.prompts import encode_answer, encode_prompt, fits
 from training.lm.trie import AnswerTrie
@@ -56,6 +57,7 @@ def train(
     output_dir: Path,
     *,
     base: BaseModel | None = None,
+    warm_start: WarmStart | None = None,
     on_progress: Callable[[TrainProgress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
@@ -67,6 +69,7 @@ def train(
         train_file: rows of `{"question", "answer"}`, UTF-8 JSON lines.
         eval_file: rows that are only measured, never learned; may be empty. In both, questions of more tokens than a
             prompt holds are left out: customers cannot ask them either.
+        warm_start: learn only what its adapter has not learned yet, and repeat some of the rest (`rows_to_learn`).
         on_progress: called after every optimizer step.
         should_stop: asked after every optimizer step; true ends the run there, without an adapter.
 
@@ -85,7 +88,8 @@ def train(
     if not train_rows:
         raise ValueError(f"{train_file.name} holds no rows to learn from")
     trie = answer_trie(tokenizer, [row["answer"] for row in train_rows])
-    train_dataset = _dataset(tokenizer, _with_augmented(tokenizer, train_rows, config), trie, config)
+    new_rows, replayed = rows_to_learn(train_rows, read_rows(warm_start.train_file) if warm_start else [], config)
+    train_dataset = _dataset(tokenizer, [*with_augmented(tokenizer, new_rows, config), *replayed], trie, config)
     eval_dataset = _dataset(tokenizer, eval_rows, trie, config) if eval_rows else None
     max_steps = config.steps_for(len(train_dataset))
 
@@ -97,8 +101,10 @@ def train(
     )
     stops_early = eval_dataset is not None and config.early_stopping_patience > 0
     progress = _Progress(on_progress, should_stop)
+    adapted = _with_adapter(model, base, config, warm_start)
+    as_loaded = {name: value.detach().clone() for name, value in adapted.named_parameters() if value.requires_grad}
     trainer = SFTTrainer(
-        model=get_peft_model(model, lora_config(config)),
+        model=adapted,
         args=_arguments(config, output_dir, max_steps, has_eval=eval_dataset is not None, stops_early=stops_early),
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
@@ -106,7 +112,7 @@ def train(
         callbacks=[progress, *([EarlyStoppingCallback(config.early_stopping_patience)] if stops_early else [])],
     )
     trainer.remove_callback(PrinterCallback)
-    _keep_adapter_precise(trainer.model)
+    _keep_adapter_precise(trainer.model, as_loaded)
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(output_dir))
     log = _log(trainer.state.log_history, max_steps)
     if any(each.train_loss is not None and not math.isfinite(each.train_loss) for each in log):
@@ -114,7 +120,8 @@ def train(
     if not progress.was_stopped:
         # The base's label, not where this machine keeps it.
         trainer.model.peft_config["default"].base_model_name_or_path = base.label
-        trainer.model.save_pretrained(output_dir / "adapter")
+        # Only LoRA's own weights: to see whether embeddings have grown, PEFT would look the base up by its label.
+        trainer.model.save_pretrained(output_dir / "adapter", save_embedding_layers=False)
         tokenizer.save_pretrained(output_dir / "adapter")
     return TrainResult(
         step=trainer.state.global_step,
@@ -134,6 +141,36 @@ def _last_whole_checkpoint(output_dir: Path) -> str | None:
         if not (checkpoint / "trainer_state.json").is_file():
             shutil.rmtree(checkpoint)
     return get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+
+
+def rows_to_learn(rows: Sequence[Row], learned: Sequence[Row], config: TrainConfig) -> tuple[list[Row], list[Row]]:
+    """The rows that are new, and a sample of those that were learned before.
+
+    Without the sample an adapter forgets what it is not shown any more; rehearsing a little of it is known to be enough
+    (experience replay, arXiv:1811.11682). The sample goes round the answers, so that each has its turn.
+    """
+    known = {(row["question"], row["answer"]) for row in learned}
+    new = [row for row in rows if (row["question"], row["answer"]) not in known]
+    old = [row for row in rows if (row["question"], row["answer"]) in known]
+    random.Random(config.seed).shuffle(old)
+    seen: Counter[str] = Counter()
+    turns = []
+    for row in old:
+        turns.append(seen[row["answer"]])
+        seen[row["answer"]] += 1
+    by_turn = [row for _turn, row in sorted(zip(turns, old, strict=True), key=lambda pair: pair[0])]
+    return new, by_turn[: max(math.ceil(config.replay_ratio * len(new)), config.min_replayed)]
+
+
+def _with_adapter(
+    model: torch.nn.Module, base: BaseModel, config: TrainConfig, warm_start: WarmStart | None
+) -> torch.nn.Module:
+    if warm_start is None:
+        return get_peft_model(model, lora_config(config))
+    adapted = PeftModel.from_pretrained(model, warm_start.adapter, is_trainable=True)
+    # Saved under the base's label, where nothing can be found.
+    adapted.peft_config["default"].base_model_name_or_path = base.name
+    return adapted
 
 
 def lora_config(config: TrainConfig) -> LoraConfig:
@@ -168,7 +205,7 @@ def _dataset(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], trie: Answ
     return Dataset.from_list([tokenize_row(tokenizer, row, config, trie=cut_at) for row in rows])
 
 
-def _with_augmented(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], config: TrainConfig) -> list[Row]:
+def with_augmented(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], config: TrainConfig) -> list[Row]:
     """Every row and typed variants of it: more of them where an answer has few wordings, so that none is drowned.
 
     A variant that the tokenizer's template makes the same prompt of, such as one in lower case, teaches nothing.
@@ -226,11 +263,14 @@ def _arguments(
     )
 
 
-def _keep_adapter_precise(model: torch.nn.Module) -> None:
-    """Keep adapter weights in float32: TRL casts them to bfloat16 on a quantised base, too coarse for small steps."""
-    for parameter in model.parameters():
+def _keep_adapter_precise(model: torch.nn.Module, as_loaded: dict[str, torch.Tensor]) -> None:
+    """Keep adapter weights in float32: TRL casts them to bfloat16 on a quantised base, too coarse for small steps.
+
+    The cast has rounded them, so they are given back as they were loaded.
+    """
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+            parameter.data = as_loaded[name].float()
 
 
 def _log(history: Sequence[dict[str, Any]], max_steps: int) -> tuple[TrainProgress, ...]:

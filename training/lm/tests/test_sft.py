@@ -56,7 +56,7 @@ def test_every_wording_is_learned_as_it_is_and_each_variant_makes_another_prompt
     rows = [{**row, "question": question} for row in ROWS for question in (row["question"], row["question"].upper())]
 
     for row in rows:
-        learned = [each["question"] for each in sft._with_augmented(tokenizer, [row], config)]
+        learned = [each["question"] for each in sft.with_augmented(tokenizer, [row], config)]
         assert learned[0] == row["question"]
         assert len({tuple(encode_prompt(tokenizer, question)) for question in learned}) == len(learned)
     assert len(learned) == 3
@@ -297,6 +297,22 @@ def test_it_learns_on_the_bundled_base(files: tuple[Path, Path], tmp_path: Path)
 
     losses = [each.train_loss for each in result.log if each.train_loss is not None]
     assert losses[-1] < losses[0] / 2
+
+
+def test_a_warm_start_learns_what_is_new_and_repeats_some_of_every_answer() -> None:
+    old = [{"question": f"pregunta {n} {k}", "answer": f"Respuesta {n}."} for n in range(20) for k in range(5)]
+    edited = {**old[0], "answer": "Otra respuesta."}
+    added = {"question": "manera nueva", "answer": "Respuesta 7."}
+    config = replace(FAST, replay_ratio=10.0, min_replayed=0)
+
+    new, replayed = sft.rows_to_learn([edited, added, *old[1:]], old, config)
+
+    assert new == [edited, added]
+    assert len(replayed) == 20
+    assert {row["answer"] for row in replayed} == {row["answer"] for row in old}
+    assert all(row in old for row in replayed)
+    assert sft.rows_to_learn(old, [], config) == (old, []), "from the beginning everything is new"
+    assert len(sft.rows_to_learn(old, old, replace(config, min_replayed=7))[1]) == 7
 
 
 def test_it_says_which_parameter_is_wrong() -> None:

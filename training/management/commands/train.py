@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from training import runs, versions
+from training import runs, updates, versions
 from training.models import AdapterVersion, TrainingRun
 from training.preflight import NotReady, require_ready
 
@@ -23,9 +23,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, preset: str, wait: bool, activate: bool, **options: Any) -> None:
         try:
             require_ready()
+            if preset == TrainingRun.Preset.UPDATE:
+                updates.version_to_update()
             start = self._train_here if wait else runs.queue_run
             run = start(preset, activates_on_success=activate)
-        except (NotReady, runs.RunInProgress, versions.VersionError) as error:
+        except (NotReady, updates.CannotUpdate, runs.RunInProgress, versions.VersionError) as error:
             raise CommandError(str(error)) from error
         summary = summarize(run)
         self.stdout.write(json.dumps(summary, ensure_ascii=False) if options["json"] else in_words(summary))
