@@ -36,7 +36,7 @@ def train_demo_versions() -> None:
     from training.models import AdapterVersion
 
     if AdapterVersion.objects.count() < 2:
-        _publish_part_of_the_demo()
+        publish_part_of_the_demo(NUM_ENTRIES)
         for config in (LEARNED, HARDLY_LEARNED):
             version = pipeline.execute(runs.start_in_foreground(config=config))
             assert version is not None, "the training failed; its log is above"
@@ -50,10 +50,10 @@ def demo_versions() -> tuple[Any, Any]:
     return learned, hardly_learned
 
 
-def _publish_part_of_the_demo() -> None:
+def publish_part_of_the_demo(num_entries: int) -> None:
     from faq.models import FaqEntry, OffTopicQuestion, Paraphrase
 
-    for line in (DEMO / "shop_es.jsonl").read_text(encoding="utf-8").splitlines()[:NUM_ENTRIES]:
+    for line in (DEMO / "shop_es.jsonl").read_text(encoding="utf-8").splitlines()[:num_entries]:
         row = json.loads(line)
         entry = FaqEntry.objects.create(
             key=row["key"], question=row["question"], answer=row["answer"], status="published"

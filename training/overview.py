@@ -7,11 +7,14 @@ from typing import Any
 from django.contrib.auth.models import AnonymousUser, User
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from training.differences import Changes, changes_since
+from training.differences import Changes, Kind, changes_since
 from training.learned import count_learned
 from training.models import Activation, AdapterVersion, TrainingRun
+from training.preflight import expected_seconds, in_minutes, num_published_wordings
+from training.retraining import cheapest_preset
 from training.status import latest_run
 from training.versions import previous_version
 
@@ -19,12 +22,14 @@ from training.versions import previous_version
 def overview(user: User | AnonymousUser) -> dict[str, Any]:
     """Everything that the front page shows."""
     live = Activation.objects.select_related("version__exam", "activated_by").first()
+    changes = _changes(live)
     run = latest_run()
     active_run = run if run is not None and run.is_active else None
     may_activate = user.has_perm("training.activate_adapterversion")
     return {
         "live": live,
-        "changes": _changes(live),
+        "changes": changes,
+        "advice": _advice(changes) if changes else "",
         "learned": count_learned(),
         "active_run": active_run,
         "run": run_status(active_run) if active_run else None,
@@ -62,6 +67,24 @@ def _time_left(run: TrainingRun) -> str:
     taken = (timezone.now() - run.started_at).total_seconds()
     minutes = max(1, round(taken * (100 - run.percent) / max(run.percent, 1) / 60))
     return ngettext("about a minute left", "about %(num)d minutes left", minutes) % {"num": minutes}
+
+
+def _advice(changes: Changes) -> str:
+    """Whether to train, whether anything false is said meanwhile, and how long it would take by earlier runs."""
+    if not changes.is_worth_training:
+        return _("Nothing has changed since: there is no need to train.")
+    num_edited = changes.num(Kind.ANSWER)
+    if num_edited:
+        text = ngettext(
+            "%(num)d answer has another text, which is said already: nothing false reaches customers.",
+            "%(num)d answers have another text, which is said already: nothing false reaches customers.",
+            num_edited,
+        ) % {"num": num_edited}
+    else:
+        text = _("Nothing false reaches customers meanwhile.")
+    purpose = _("A training teaches the assistant to recognise what has changed better.")
+    duration = in_minutes(expected_seconds(cheapest_preset(), num_published_wordings()))
+    return " ".join([text, purpose, *([_("It takes %(minutes)s.") % {"minutes": duration}] if duration else [])])
 
 
 def _changes(live: Activation | None) -> Changes | None:

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from faq import personal_data
+from faq.models import FaqEntry, Paraphrase
 from faq.publication import Publication, PublishedEntry, current_publication
 from training import runs
 from training.lm.augment import plain
@@ -128,6 +129,20 @@ def expected_seconds(preset: str, num_wordings: int) -> float | None:
             num_steps = max(run.max_steps * num_wordings / max(num_then, 1), min_steps)
             estimates.append(run.seconds * num_steps / run.max_steps)
     return statistics.median(estimates) if estimates else None
+
+
+def in_minutes(seconds: float | None) -> str:
+    """Empty where nothing is known."""
+    if seconds is None:
+        return ""
+    minutes = max(1, round(seconds / 60))
+    return ngettext("about a minute", "about %(num)d minutes", minutes) % {"num": minutes}
+
+
+def num_published_wordings() -> int:
+    """Questions and other wordings, counted where they are kept."""
+    published = FaqEntry.objects.published()
+    return published.count() + Paraphrase.objects.filter(entry__in=published).count()
 
 
 def _findings(publication: Publication) -> Iterator[Finding]:

@@ -12,7 +12,6 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from faq.models import FaqEntry
@@ -23,7 +22,7 @@ from training.going_live import go_back, go_live
 from training.insights import THRESHOLDS, apply_threshold, critical_lost
 from training.models import AdapterVersion, TrainingRun
 from training.overview import run_status
-from training.preflight import NotReady, Preflight, preflight, require_ready
+from training.preflight import NotReady, Preflight, in_minutes, preflight, require_ready
 from training.status import latest_run
 
 MAX_NOTE_CHARS = 300
@@ -72,7 +71,7 @@ def _presets(found: Preflight) -> list[tuple[str, str, str, str]]:
         Preset.THOROUGH: _("takes longest, studies the answers as well as the questions"),
     }
     return [
-        (preset, str(preset.label), hint, _duration(found.expected_seconds[preset])) for preset, hint in hints.items()
+        (preset, str(preset.label), hint, in_minutes(found.expected_seconds[preset])) for preset, hint in hints.items()
     ]
 
 
@@ -82,14 +81,7 @@ def _update(found: Preflight) -> dict[str, Any]:
         version = updates.version_to_update()
     except updates.CannotUpdate as error:
         return {"reason": str(error)}
-    return {"version": version, "duration": _duration(found.expected_seconds[TrainingRun.Preset.UPDATE])}
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes = max(1, round(seconds / 60))
-    return ngettext("about a minute", "about %(num)d minutes", minutes) % {"num": minutes}
+    return {"version": version, "duration": in_minutes(found.expected_seconds[TrainingRun.Preset.UPDATE])}
 
 
 @require_safe

@@ -3,10 +3,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from faq.models import FaqEntry, Paraphrase
@@ -53,6 +55,27 @@ def test_the_front_page_says_what_is_live_and_what_changed(
 
     assert f"<strong>{version}</strong> is live since" in page
     assert "1 answer learned · 1 changed since · 2 new" in page
+
+
+def test_the_front_page_advises(owner: Client, shop: None, make_version: MakeVersion) -> None:
+    version = make_version()
+    versions.activate(version)
+    assert "Nothing false reaches customers meanwhile. A training teaches" in owner.get("/admin/").content.decode()
+
+    now = timezone.now()
+    TrainingRun.objects.filter(pk=version.run.pk).update(
+        preset="normal", max_steps=80, started_at=now - timedelta(minutes=3), ended_at=now
+    )
+    FaqEntry.objects.filter(key="hours").update(answer="Cerramos a las nueve.")
+    page = owner.get("/admin/").content.decode()
+    assert "1 answer has another text, which is said already: nothing false reaches customers." in page
+    assert re.search(r"It takes about \d+ minutes", page)
+
+    FaqEntry.objects.exclude(key="hours").delete()
+    entry = FaqEntry.objects.get(key="hours")
+    entry.paraphrases.exclude(text="horario de cierre").delete()
+    FaqEntry.objects.filter(key="hours").update(answer="Cerramos a las ocho.")
+    assert "Nothing has changed since: there is no need to train." in owner.get("/admin/").content.decode()
 
 
 def test_train_now_queues_a_run_for_who_asked(
