@@ -155,6 +155,7 @@ def engine_with(material: Material, config: TrainConfig, work: Path) -> Engine:
     from training.lm.config import BaseModel
     from training.lm.engine import Engine
     from training.lm.loading import load_base
+    from training.lm.lora import lora_config
 
     work.mkdir(parents=True)
     for name, rows in (("train", material.train), ("eval", material.held_out)):
@@ -162,7 +163,7 @@ def engine_with(material: Material, config: TrainConfig, work: Path) -> Engine:
         (work / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     sft.train(config, work / "train.jsonl", work / "eval.jsonl", work / "run")
     # A new adapter changes nothing: half of every product in it is zero.
-    get_peft_model(load_base(BaseModel()), sft.lora_config(config)).save_pretrained(work / "untrained")
+    get_peft_model(load_base(BaseModel()), lora_config(config)).save_pretrained(work / "untrained")
     engine = Engine(BaseModel(), max_waiting=10_000)
     engine.load_version(UNTRAINED, work / "untrained")
     engine.load_version(TRAINED, work / "run" / "adapter")

@@ -93,8 +93,8 @@ def gpt2_shaped_material(folder: Path, demo: Material) -> Material:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from training.lm.loading import load_base, load_tokenizer
+    from training.lm.lora import lora_config
     from training.lm.prompts import encode_answer
-    from training.lm.sft import lora_config
 
     tokenizer = load_tokenizer(demo.base)
     base = BaseModel(str(folder / "base"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
 from training.lm.config import BaseModel, Precision
@@ -94,6 +94,20 @@ def load_base(
         model = model.dequantize()
     _keep_weights_unpacked(model)
     return model.eval()
+
+
+def load_skeleton(base: BaseModel) -> Any:
+    """The base model's layers with their shapes and no weights.
+
+    Raises:
+        BaseModelError: its configuration cannot be read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(base.name, revision=base.revision, local_files_only=base.is_local)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"the base model {base.name} cannot be read: {error}") from error
 
 
 def _keep_weights_unpacked(model: torch.nn.Module) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
@@ -29,6 +29,7 @@ from trl import SFTConfig, SFTTrainer
 from training.lm.augment import augment
 from training.lm.config import BaseModel, Precision, TrainConfig, TrainProgress, TrainResult, WarmStart
 from training.lm.loading import load_base, load_tokenizer
+from training.lm.lora import lora_config
 from training.lm.prompts import encode_answer, encode_prompt, fits
 from training.lm.trie import AnswerTrie
 
@@ -171,17 +172,6 @@ def _with_adapter(
     # Saved under the base's label, where nothing can be found.
     adapted.peft_config["default"].base_model_name_or_path = base.name
     return adapted
-
-
-def lora_config(config: TrainConfig) -> LoraConfig:
-    """LoRA on every linear layer but the output head, as QLoRA found necessary (arXiv:2305.14314, section 4)."""
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        target_modules="all-linear",
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-    )
 
 
 def answer_trie(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> AnswerTrie:

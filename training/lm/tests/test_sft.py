@@ -15,6 +15,7 @@ from trl import SFTTrainer
 from training.lm import sft
 from training.lm.config import PRESETS, BaseModel, TrainConfig, TrainProgress
 from training.lm.loading import BaseModelError, load_base, load_tokenizer
+from training.lm.lora import lora_config
 from training.lm.prompts import encode_prompt
 
 HOURS = {"answer": "Cerramos a las ocho."}
@@ -81,7 +82,7 @@ def test_it_gives_trl_exactly_these_labels(files: tuple[Path, Path], tmp_path: P
     trie = sft.answer_trie(tokenizer, [row["answer"] for row in ROWS])
     rows = [sft.tokenize_row(tokenizer, row, FAST, trie=trie) for row in ROWS]
     trainer = SFTTrainer(
-        model=get_peft_model(load_base(base), sft.lora_config(FAST)),
+        model=get_peft_model(load_base(base), lora_config(FAST)),
         args=sft._arguments(FAST, tmp_path / "out", 1, has_eval=False, stops_early=False),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -122,7 +123,7 @@ def test_it_trains_the_adapter_and_leaves_the_base_alone(
 def test_it_adapts_every_linear_layer_but_the_head(tiny_base: Path) -> None:
     """GPT-2 keeps its layers as Conv1D; in NF4 they must be found all the same."""
     base = BaseModel(str(tiny_base))
-    model = get_peft_model(load_base(base), sft.lora_config(FAST))
+    model = get_peft_model(load_base(base), lora_config(FAST))
 
     adapted = {name for name, _ in model.named_modules() if name.endswith(".lora_A")}
     is_gpt2 = "gpt2" in str(tiny_base)
@@ -267,7 +268,7 @@ def test_it_computes_the_same_gradients_before_and_after_an_evaluation(
 
     folder = None if family == "bundled" else make_base(tmp_path_factory.mktemp("grad") / "gpt2", "gpt2")
     base = BaseModel(str(folder)) if folder else BaseModel()
-    model = get_peft_model(load_base(base), sft.lora_config(replace(FAST, lora_dropout=0.0)))
+    model = get_peft_model(load_base(base), lora_config(replace(FAST, lora_dropout=0.0)))
     ids = torch.randint(10, 300, (2, 24), generator=torch.Generator().manual_seed(0))
 
     def gradients() -> list[torch.Tensor]:
