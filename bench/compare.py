@@ -208,8 +208,9 @@ def ask_freely(engine: Engine, material: Material) -> list[Asked]:
     from training.lm.decisions import Candidate, Decision
     from training.lm.engine import Request
     from training.lm.evaluate import Asked
+    from training.snapshots import learned_entries
 
-    entries = exams.learned_entries(material.train)
+    entries = learned_entries(material.train)
     answers = AnswerSet(
         engine.tokenizer, [Candidate(each["key"], each["answer"], each["answer"], ()) for each in entries]
     )

@@ -23,6 +23,7 @@ from training.lm.engine import Engine, Request
 from training.lm.evaluate import Asked, Metrics, measure
 from training.lm.prompts import fits
 from training.models import AdapterVersion, Exam, ExamAnswer
+from training.snapshots import learned_entries
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -38,16 +39,6 @@ class ExamResult:
     asked: tuple[Asked, ...]
     is_held_out: bool
     is_quantized: bool
-
-
-def learned_entries(train_rows: Sequence[Row]) -> list[Row]:
-    """`{"key", "question", "answer", "wordings"}` of every entry in a snapshot's training rows."""
-    entries: dict[str, Row] = {}
-    for row in train_rows:
-        if row["key"] is not None:
-            entry = entries.setdefault(row["key"], {**row, "wordings": []})
-            entry["wordings"].append(row["question"])
-    return list(entries.values())
 
 
 @dataclass(frozen=True, slots=True)

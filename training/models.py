@@ -63,6 +63,8 @@ class TrainingRun(models.Model):
     preset = models.CharField(_("thoroughness"), max_length=10, choices=Preset.choices, default=Preset.NORMAL)
     config = models.JSONField(_("parameters"), help_text=_("For technicians: the names that TRL and PEFT use."))
     base_model = models.CharField(_("base model"), max_length=300)
+    # The name, where it was trained, of a version that comes in a bundle and takes its exam here. Empty: trained here.
+    origin = models.CharField(_("brought in as"), max_length=30, blank=True)
     snapshot = models.ForeignKey(
         DatasetSnapshot, on_delete=models.PROTECT, null=True, related_name="runs", verbose_name=_("training data")
     )
@@ -124,7 +126,7 @@ class TrainingRun(models.Model):
 
     @property
     def work_dir(self) -> Path:
-        """Where the run keeps its checkpoints."""
+        """Where the run keeps its checkpoints, or the files of the bundle that it examines."""
         return Path(settings.ARTIFACTS_DIR) / "runs" / f"run-{self.pk:06d}"
 
     @property
@@ -157,6 +159,8 @@ class AdapterVersion(models.Model):
         permissions = [
             ("activate_adapterversion", _("Can make a version live and go back")),
             ("activate_broken_adapterversion", _("Can make a version live that breaks a critical answer")),
+            ("export_adapterversion", _("Can download a version, with the wordings that it learned")),
+            ("import_adapterversion", _("Can bring in a version from elsewhere")),
         ]
 
     def __str__(self) -> str:

@@ -1,5 +1,7 @@
 """One training run from claim to version: snapshot, fine-tuning, exam, files, rows.
 
+A version that was trained elsewhere takes the same way from its exam on.
+
 execute(run)   the task boundary: whatever goes wrong ends the run, in words for staff and with the trace
 """
 
@@ -12,7 +14,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -25,13 +27,14 @@ from django.utils.translation import gettext as _
 
 from faq.publication import current_publication
 from training import exams, runs, serving, updates, versions
+from training.bundle_format import BUNDLE, EVAL, MANIFEST, TRAIN, VERSION_FILES
 from training.going_live import go_live
 from training.lm import sft
 from training.lm.config import TrainConfig, TrainProgress, TrainResult, WarmStart
 from training.lm.engine import Engine
 from training.lm.loading import BaseModelError
 from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
-from training.snapshots import NothingToLearn, build_snapshot
+from training.snapshots import NothingToLearn, build_snapshot, keep_snapshot, learned_entries
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +79,14 @@ def execute(run: TrainingRun) -> AdapterVersion | None:
 
 
 def _tidy_up() -> None:
-    """Leave checkpoints to runs that have not ended, and to the last one if it failed: it may be tried again."""
-    kept = {run.work_dir for run in TrainingRun.objects.filter(status__in=TrainingRun.ACTIVE)}
+    """Leave checkpoints to runs that have not ended, and to the last one if it failed: it may be tried again.
+
+    A folder whose row cannot be seen yet is not touched: somebody is just asking for that run.
+    """
     last = TrainingRun.objects.first()
-    if last is not None and last.status == TrainingRun.Status.FAILED:
-        kept.add(last.work_dir)
-    for work_dir in (Path(settings.ARTIFACTS_DIR) / "runs").glob("run-*"):
-        if work_dir not in kept:
-            shutil.rmtree(work_dir, ignore_errors=True)
+    for run in TrainingRun.objects.exclude(status__in=TrainingRun.ACTIVE).only("pk", "status"):
+        if run != last or run.status != TrainingRun.Status.FAILED:
+            shutil.rmtree(run.work_dir, ignore_errors=True)
 
 
 def _execute_and_end(run: TrainingRun) -> AdapterVersion | None:
@@ -123,8 +126,13 @@ def _in_words(error: Exception) -> str:
 
 
 def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
-    if run.base_model != runs.configured_base().label:
+    is_same_base = run.base_model == runs.configured_base().label
+    if not is_same_base and run.origin:
+        raise BaseModelError(_("The base model has been changed since this version was brought in."))
+    if not is_same_base:
         raise BaseModelError(_("The base model has been changed since this training was asked for. Train again."))
+    if run.origin:
+        return _bring_in(run, stop)
     if run.snapshot is None:
         runs.progress(run, snapshot=build_snapshot(current_publication()))
     assert run.snapshot is not None
@@ -137,16 +145,40 @@ def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
     if result.was_stopped:
         raise Cancelled
     runs.progress(run, phase=Phase.EXAM, train_loss=_number(result.train_loss), eval_loss=result.eval_loss)
-    exam = _examine(run, run.snapshot, work_dir, stop)
+    exam = _examine(work_dir / "adapter", run.snapshot.path, stop, learned=_learned_before(run))
     runs.progress(run, phase=Phase.PACKAGING)
     with tempfile.TemporaryDirectory(dir=work_dir) as staged_root:
         staged = Path(staged_root) / "version"
         _stage(run, run.snapshot, work_dir / "adapter", staged, result, exam)
         with transaction.atomic():
-            version = versions.publish_files(run, staged)
-            version.save()
-            exams.save(version, exam)
-            runs.succeed(run)
+            return _publish(run, staged, exam)
+
+
+def _bring_in(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
+    """A version out of a bundle, whose files have been looked at already (bundles.py): its exam is taken here."""
+    bundle = run.work_dir / BUNDLE
+    runs.progress(run, phase=Phase.EXAM)
+    exam = _examine(bundle / "adapter", (bundle / TRAIN).parent, stop, learned=_not_asked_there(bundle))
+    runs.progress(run, phase=Phase.PACKAGING)
+    with tempfile.TemporaryDirectory(dir=run.work_dir) as staged_root:
+        staged = Path(staged_root) / "version"
+        shutil.copytree(bundle / "adapter", staged / "adapter")
+        for name in VERSION_FILES:
+            shutil.copy(bundle / name, staged)
+        (staged / "origin").mkdir()
+        for name in (MANIFEST, "exam.json"):
+            shutil.copy(bundle / name, staged / "origin")
+        _write_exam(exam, staged)
+        with transaction.atomic():
+            runs.progress(run, snapshot=keep_snapshot((bundle / TRAIN).read_bytes(), (bundle / EVAL).read_bytes()))
+            return _publish(run, staged, exam)
+
+
+def _publish(run: TrainingRun, staged: Path, exam: exams.ExamResult) -> AdapterVersion:
+    version = versions.publish_files(run, staged)
+    version.save()
+    exams.save(version, exam)
+    runs.succeed(run)
     return version
 
 
@@ -199,8 +231,13 @@ def _warm_start(version: AdapterVersion | None) -> WarmStart | None:
     return WarmStart(version.path / "adapter", version.snapshot.path / "train.jsonl")
 
 
-def _examine(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: threading.Event) -> exams.ExamResult:
-    """Through the engine and from the saved files, exactly as customers will be answered."""
+def _examine(adapter: Path, snapshot: Path, stop: threading.Event, *, learned: Collection[str]) -> exams.ExamResult:
+    """Through the engine and from the saved files, exactly as customers will be answered.
+
+    Args:
+        learned: questions that the adapter has learned before, whatever this snapshot holds out: more wordings of an
+            entry can move an old one to the exam.
+    """
 
     def check() -> None:
         if stop.is_set():
@@ -208,26 +245,33 @@ def _examine(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: 
 
     engine = Engine(runs.configured_base(), precision=runs.configured_precision(), max_waiting=exams.MAX_WAITING)
     try:
-        engine.load_version(EXAM_NAME, work_dir / "adapter")
+        engine.load_version(EXAM_NAME, adapter)
         return exams.examine(
             engine,
             EXAM_NAME,
-            sft.read_rows(snapshot.path / "train.jsonl"),
-            _never_learned(sft.read_rows(snapshot.path / "eval.jsonl"), run),
+            sft.read_rows(snapshot / "train.jsonl"),
+            [row for row in sft.read_rows(snapshot / "eval.jsonl") if row["question"] not in learned],
             on_progress=check,
         )
     finally:
         engine.shutdown()
 
 
-def _never_learned(rows: list[sft.Row], run: TrainingRun) -> list[sft.Row]:
-    """Without what a version that this run goes on from has learned: a new wording can move another to the exam."""
-    learned = {
+def _learned_before(run: TrainingRun) -> frozenset[str]:
+    return frozenset(
         row["question"]
         for version in updates.lineage(run.warm_start_from)
         for row in sft.read_rows(version.snapshot.path / "train.jsonl")
-    }
-    return [row for row in rows if row["question"] not in learned]
+    )
+
+
+def _not_asked_there(bundle: Path) -> frozenset[str]:
+    """What the exam of an update left out where it was trained: what that line had learned is not in the bundle."""
+    if not json.loads((bundle / "run.json").read_text(encoding="utf-8")).get("warm_start_from"):
+        return frozenset()
+    report = json.loads((bundle / "exam.json").read_text(encoding="utf-8"))
+    held_out = {row["question"] for row in sft.read_rows(bundle / EVAL)}
+    return frozenset(held_out - {answer["question"] for answer in report["answers"]})
 
 
 def _stage(
@@ -241,11 +285,10 @@ def _stage(
     """All files of a version in one directory that nobody looks into yet."""
     staged.mkdir()
     shutil.copytree(adapter, staged / "adapter")
-    entries = exams.learned_entries(sft.read_rows(snapshot.path / "train.jsonl"))
+    entries = learned_entries(sft.read_rows(snapshot.path / "train.jsonl"))
     lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
     (staged / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
-    _write_json(staged / "calibration.json", exam.calibration.to_dict())
-    exams.write_report(exam, staged / "exam.json")
+    _write_exam(exam, staged)
     _write_json(
         staged / "run.json",
         {
@@ -258,6 +301,11 @@ def _stage(
         },
     )
     (staged / "README.md").write_text(_model_card(run, snapshot, exam), encoding="utf-8")
+
+
+def _write_exam(exam: exams.ExamResult, staged: Path) -> None:
+    _write_json(staged / "calibration.json", exam.calibration.to_dict())
+    exams.write_report(exam, staged / "exam.json")
 
 
 def _model_card(run: TrainingRun, snapshot: DatasetSnapshot, exam: exams.ExamResult) -> str:

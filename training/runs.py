@@ -107,6 +107,7 @@ def create_run(
     snapshot: DatasetSnapshot | None = None,
     warm_start_from: AdapterVersion | None = None,
     is_scheduled: bool = False,
+    origin: str = "",
 ) -> TrainingRun:
     """A waiting run, and no word to any worker: one that starts later finds it.
 
@@ -114,6 +115,7 @@ def create_run(
         snapshot: what to learn; None for what is published when the run begins.
         warm_start_from: what an update goes on from; None for what is live when it begins.
         is_scheduled: nobody asked for it.
+        origin: for a version that was trained elsewhere and only takes its exam here, its name there.
 
     Raises:
         RunInProgress: one is waiting or running.
@@ -131,6 +133,7 @@ def create_run(
                 snapshot=snapshot,
                 warm_start_from=warm_start_from,
                 is_scheduled=is_scheduled,
+                origin=origin,
             )
     except IntegrityError as error:
         active = TrainingRun.objects.filter(status__in=TrainingRun.ACTIVE).first()
@@ -155,6 +158,7 @@ def retry(run: TrainingRun, *, requested_by: User | None = None) -> TrainingRun:
             config=config,
             snapshot=run.snapshot,
             warm_start_from=run.warm_start_from,
+            origin=run.origin,
         )
         # Before anybody can claim the new run. If the base has been changed since, it fails and says so.
         TrainingRun.objects.filter(pk=retried.pk).update(base_model=run.base_model)

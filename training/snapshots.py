@@ -47,13 +47,31 @@ def build_snapshot(publication: Publication) -> DatasetSnapshot:
             % {"min": MIN_ENTRIES, "num": len(publication.entries)}
         )
     train, evaluation = split(publication)
-    files = _files(train, evaluation)
-    digest = _digest(files)
-    _write_once(Path(settings.ARTIFACTS_DIR) / "snapshots" / digest, files)
+    return keep_snapshot(*_files(train, evaluation))
+
+
+def fingerprint(publication: Publication) -> str:
+    """The digest of the snapshot that this publication would make."""
+    return digest_of(*_files(*split(publication)))
+
+
+def _files(train: Sequence[Row], evaluation: Sequence[Row]) -> tuple[bytes, bytes]:
+    return _json_lines(train).encode(), _json_lines(evaluation).encode()
+
+
+def keep_snapshot(train_file: bytes, eval_file: bytes) -> DatasetSnapshot:
+    """Write a snapshot's two files, or find the one that has the same content."""
+    digest = digest_of(train_file, eval_file)
+    _write_once(
+        Path(settings.ARTIFACTS_DIR) / "snapshots" / digest, {"train.jsonl": train_file, "eval.jsonl": eval_file}
+    )
+    train, evaluation = (
+        [json.loads(line) for line in file.split(b"\n") if line.strip()] for file in (train_file, eval_file)
+    )
     snapshot, _is_new = DatasetSnapshot.objects.get_or_create(
         sha256=digest,
         defaults={
-            "num_entries": len(publication.entries),
+            "num_entries": len({row["key"] for row in train} - {None}),
             "num_train": sum(row["key"] is not None for row in train),
             "num_eval": sum(row["key"] is not None for row in evaluation),
             "num_off_topic": sum(row["key"] is None for row in [*train, *evaluation]),
@@ -62,17 +80,19 @@ def build_snapshot(publication: Publication) -> DatasetSnapshot:
     return snapshot
 
 
-def fingerprint(publication: Publication) -> str:
-    """The digest of the snapshot that this publication would make."""
-    return _digest(_files(*split(publication)))
+def digest_of(train_file: bytes, eval_file: bytes) -> str:
+    """The name of the snapshot that has these files."""
+    return hashlib.sha256(train_file + b"\0" + eval_file).hexdigest()
 
 
-def _files(train: Sequence[Row], evaluation: Sequence[Row]) -> dict[str, str]:
-    return {"train.jsonl": _json_lines(train), "eval.jsonl": _json_lines(evaluation)}
-
-
-def _digest(files: dict[str, str]) -> str:
-    return hashlib.sha256("\0".join(files.values()).encode()).hexdigest()
+def learned_entries(train_rows: Sequence[Row]) -> list[Row]:
+    """`{"key", "question", "answer", "wordings"}` of every entry in a snapshot's training rows."""
+    entries: dict[str, Row] = {}
+    for row in train_rows:
+        if row["key"] is not None:
+            entry = entries.setdefault(row["key"], {**row, "wordings": []})
+            entry["wordings"].append(row["question"])
+    return list(entries.values())
 
 
 def split(publication: Publication) -> tuple[list[Row], list[Row]]:
@@ -132,7 +152,7 @@ def _json_lines(rows: Sequence[Row]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
 
 
-def _write_once(directory: Path, files: dict[str, str]) -> None:
+def _write_once(directory: Path, files: dict[str, bytes]) -> None:
     """Write a directory whole or not at all; two processes may try at once."""
     if directory.is_dir():
         return
@@ -140,8 +160,8 @@ def _write_once(directory: Path, files: dict[str, str]) -> None:
     with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
         staged = Path(temporary) / "snapshot"
         staged.mkdir()
-        for name, text in files.items():
-            (staged / name).write_text(text, encoding="utf-8")
+        for name, content in files.items():
+            (staged / name).write_bytes(content)
         try:
             staged.rename(directory)
         except OSError:

@@ -8,10 +8,15 @@ from django.utils.translation import gettext as _
 
 from training import runs, versions
 from training.differences import Changes, Kind, changes_since
-from training.models import AdapterVersion
+from training.models import AdapterVersion, TrainingRun
 
 # More than this is learned better from the beginning, and hardly slower.
 MAX_CHANGED_SHARE = 0.25
+# What an adapter is made with cannot change on the way.
+KEPT_PARAMETERS = (
+    *("cut_completions", "lora_r", "lora_alpha", "lora_dropout"),
+    *("load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant"),
+)
 # What each update forgets adds up.
 MAX_UPDATES_IN_A_ROW = 10
 
@@ -43,7 +48,11 @@ def version_to_update() -> AdapterVersion:
         raise CannotUpdate(_("What version %(version)s has learned is not kept any more.") % {"version": live})
     if len(line) > MAX_UPDATES_IN_A_ROW:
         raise CannotUpdate(_("After %(num)d updates it is time for a whole training.") % {"num": MAX_UPDATES_IN_A_ROW})
-    if live.run.config.get("cut_completions", True) != runs.preset_config("update").cut_completions:
+    if line[-1].run.preset == TrainingRun.Preset.UPDATE:
+        # Brought in from elsewhere, without what it goes on from.
+        raise CannotUpdate(_("What version %(version)s has learned is not kept any more.") % {"version": live})
+    wanted = runs.preset_config(TrainingRun.Preset.UPDATE).to_dict()
+    if any(live.run.config.get(name, wanted[name]) != wanted[name] for name in KEPT_PARAMETERS):
         raise CannotUpdate(_("Version %(version)s has learned its answers in another way.") % {"version": live})
     _check_amount(changes)
     return live

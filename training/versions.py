@@ -5,6 +5,7 @@ versions/v-000012-9f3c1a2b/
   answers.jsonl       {"key", "question", "answer", "wordings"} as they were learned
   calibration.json    how answers are decided (lm/answers.py)
   exam.json  run.json  README.md
+  origin/             manifest.json, exam.json: of a version trained elsewhere, as it came (bundles.py)
 """
 
 from __future__ import annotations
