@@ -14,7 +14,7 @@ from unfold.decorators import display
 
 from faq.admin import FaqEntryAdmin
 from faq.models import FaqEntry
-from training import insights, views
+from training import bundles, insights, views
 from training.learned import Learned, with_learned
 from training.models import Activation, AdapterVersion, RetrainingSchedule, ScheduledActivation, TrainingRun
 from training.overview import overview, run_status
@@ -107,7 +107,10 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         ),
         (
             _("Advanced"),
-            {"fields": ["base_model", "config", "train_loss", "eval_loss", "num_attempts"], "classes": ["collapse"]},
+            {
+                "fields": ["base_model", "config", "train_loss", "eval_loss", "num_attempts", "origin"],
+                "classes": ["collapse"],
+            },
         ),
     ]
 
@@ -176,6 +179,7 @@ class TrainingRunAdmin(ReadOnlyAdmin):
 class AdapterVersionAdmin(ReadOnlyAdmin):
     list_display = ["__str__", "show_live", "created_at", "show_right", "show_wrong", "show_declined", "show_off_topic"]
     list_select_related = ["exam"]
+    list_before_template = "admin/training/versions.html"
     change_form_outer_before_template = "admin/training/version.html"
     fieldsets = [
         (None, {"fields": [("number", "created_at"), "run"]}),
@@ -188,6 +192,8 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
             path("<int:version_pk>/activate/", wrap(views.activate), name="training_activate"),
             path("<int:version_pk>/threshold/", wrap(views.set_threshold), name="training_threshold"),
             path("<int:version_pk>/compare/", wrap(views.compare_versions), name="training_compare"),
+            path("<int:version_pk>/export/", wrap(views.export_version), name="training_export_version"),
+            path("import/", wrap(views.import_version), name="training_import_version"),
             path("roll-back/", wrap(views.roll_back), name="training_roll_back"),
         ]
         return own + super().get_urls()
@@ -210,6 +216,8 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
             "confused": insights.confused_pairs(version) if version else [],
             "thresholds": insights.as_json(insights.thresholds(version)) if version else [],
             "can_activate": request.user.has_perm("training.activate_adapterversion"),
+            "can_export": request.user.has_perm("training.export_adapterversion"),
+            "reproduction": bundles.reproduction(version) if version else None,
             **views.entry_links(request),
         }
         return super().changeform_view(request, object_id, form_url, context)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
-from typing import Any
+import tempfile
+from collections.abc import AsyncIterator
+from typing import Any, BinaryIO, cast
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from faq.models import FaqEntry
-from training import runs, updates, versions
+from training import bundle_format, bundles, runs, updates, versions
 from training.comparison import compare
 from training.differences import Changes, changes_since
 from training.going_live import go_back, go_live
@@ -261,6 +265,61 @@ def roll_back(request: HttpRequest) -> HttpResponse:
     else:
         messages.success(request, _("%(version)s is live again.") % {"version": activation.version})
     return redirect("admin:index")
+
+
+@require_POST
+def export_version(request: HttpRequest, version_pk: int) -> HttpResponse | StreamingHttpResponse:
+    """A version as one file, for another instance. Who took it is written down: it holds the business's wordings."""
+    _require(request, "training.export_adapterversion")
+    version = get_object_or_404(AdapterVersion.objects.select_related("run", "snapshot"), pk=version_pk)
+    # Without a name, so that it is gone with its last reader.
+    file = cast(BinaryIO, tempfile.TemporaryFile(dir=settings.ARTIFACTS_DIR))  # noqa: SIM115 - the response closes it
+    try:
+        bundles.export_version(version, file)
+    except versions.VersionError as error:
+        file.close()
+        messages.error(request, str(error))
+        return redirect("admin:training_adapterversion_change", version.pk)
+    assert request.user.pk is not None, "a permission was asked for"
+    LogEntry.objects.log_actions(request.user.pk, [version], CHANGE, change_message=_("Downloaded"), single_object=True)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{version.name}.zip"',
+        "Content-Length": str(file.tell()),
+    }
+    file.seek(0)
+    return StreamingHttpResponse(_in_chunks(file), content_type="application/zip", headers=headers)
+
+
+async def _in_chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    """Not from the event loop; and Django would read a file's plain iterator to its end before it sends anything."""
+    with file:
+        while chunk := await asyncio.to_thread(file.read, bundle_format.CHUNK_BYTES):
+            yield chunk
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def import_version(request: HttpRequest) -> HttpResponse:
+    """Ask for a version's file; on POST look at it, and have a worker take its exam."""
+    _require(request, "training.import_adapterversion")
+    if request.method == "POST":
+        upload = request.FILES.get("bundle")
+        try:
+            if upload is None:
+                raise bundle_format.BundleError(_("Choose a file."))
+            run = bundles.queue_import(cast(BinaryIO, upload.file), imported_by=request.user)  # type: ignore[arg-type]
+        except (bundle_format.BundleError, runs.RunInProgress) as error:
+            messages.error(request, str(error))
+            return redirect("admin:training_import_version")
+        return redirect("admin:training_trainingrun_change", run.pk)
+    latest = latest_run()
+    context = {
+        "title": _("Bring in a version"),
+        "max_mb": bundle_format.MAX_BUNDLE_BYTES // bundle_format.MEGABYTE,
+        "base_model": runs.configured_base().label,
+        "active_run": latest if latest is not None and latest.is_active else None,
+        "back_url": reverse("admin:training_adapterversion_changelist"),
+    }
+    return render(request, "admin/training/import.html", {**_admin_context(request), **context})
 
 
 def entry_links(request: HttpRequest) -> dict[str, object]:

@@ -63,6 +63,9 @@ DOORS = [
     Door(VERSION + "{version}/compare/", {TRAINER, PUBLISHER, "owner"}),
     Door(VERSION + "{version}/activate/", {PUBLISHER, "owner"}),
     Door(VERSION + "{version}/activate/", {PUBLISHER, "owner"}, is_post=True),
+    Door(VERSION + "{version}/export/", {PUBLISHER, "owner"}, is_post=True),
+    Door(VERSION + "import/", {PUBLISHER, "owner"}),
+    Door(VERSION + "import/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "{version}/threshold/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "roll-back/", {PUBLISHER, "owner"}, is_post=True),
     Door("/admin/training/activation/", {TRAINER, PUBLISHER, "owner"}),
@@ -95,9 +98,10 @@ def numbers(shop: None, make_version: MakeVersion) -> dict[str, int]:
 
 @pytest.fixture(autouse=True)
 def _roles(db: None, settings: Settings) -> None:
-    """As the migration makes them for a Spanish business; tests that empty all tables take them away."""
+    """As the migrations make them for a Spanish business; tests that empty all tables take them away."""
     settings.LANGUAGE_CODE = "es"
     import_module("chat.migrations.0004_roles").create_roles(apps, None)
+    import_module("chat.migrations.0005_bundle_rights").grant_rights(apps, None)
 
 
 def log_in(client: Client, who: str) -> None:
