@@ -30,6 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def _fresh_engine(settings: Settings, tiny_llama: Path) -> Iterator[None]:
     settings.BASE_MODEL = str(tiny_llama)
     settings.SMOKE_TEST_QUESTIONS = 0
+    settings.TRAINING_PARAMETERS = {"lora_r": FAST.lora_r, "lora_alpha": FAST.lora_alpha}
     yield
     serving.close()
 
@@ -110,6 +111,9 @@ def test_it_says_why_there_is_nothing_to_go_on_from(shop: None, settings: Settin
     settings.ANSWER_POLICY = "free"
     assert "in another way" in reason()
     settings.ANSWER_POLICY = "approved"
+    settings.TRAINING_PARAMETERS = {}
+    assert "in another way" in reason()
+    settings.TRAINING_PARAMETERS = {"lora_r": FAST.lora_r, "lora_alpha": FAST.lora_alpha}
     (version.snapshot.path / "train.jsonl").rename(version.snapshot.path / "gone")
     assert "not kept any more" in reason()
     (version.snapshot.path / "gone").rename(version.snapshot.path / "train.jsonl")
