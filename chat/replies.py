@@ -182,8 +182,7 @@ async def _answer(reply: Reply) -> None:
         confidence=decision.confidence,
         coverage=decision.coverage,
     )
-    text = entry.answer if entry else serving.suggest_text() if suggestions else serving.decline_text()
-    for delta in deltas(text):
+    for delta in deltas(servable.text_for(decision)):
         await _say(reply, delta)
         await asyncio.sleep(DELTA_SECONDS)
     await _finish(reply.message, reply.group, FinishReason.STOP)

@@ -62,6 +62,13 @@ class Servable:
         """The published questions to offer where the decision is not to answer; none for a plain "I don't know"."""
         return [self.entries[key].question for key in decision.suggestions]
 
+    def text_for(self, decision: Decision) -> str:
+        """What a customer reads, in their language."""
+        entry = self.entry_for(decision)
+        if entry is not None:
+            return entry.answer
+        return suggest_text() if decision.suggestions else decline_text()
+
 
 MAX_SERVABLES = 8
 

@@ -9,7 +9,6 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from training.lm.decisions import (
     MAX_SUGGESTIONS,
@@ -104,24 +103,26 @@ class AnswerSet:
         best = places[0]
         confidence = float(guided.probabilities[best])
         declined = is_declined(confidence, calibration)
+        near = tuple(
+            (self._best_candidate(int(guided.leaves[place]), scores), float(guided.probabilities[place]))
+            for place in places[:MAX_SUGGESTIONS]
+        )
         return Decision(
-            key=self._best_candidate(int(guided.leaves[best]), scores),
+            key=near[0][0],
             is_declined=declined,
             confidence=confidence,
             coverage=float(guided.coverages[best]),
             num_forwards=guided.num_forwards,
-            suggestions=self._suggestions(guided, places, scores, calibration) if declined else (),
+            suggestions=_suggestions(near, calibration) if declined else (),
+            near=near,
         )
-
-    def _suggestions(
-        self, guided: GuidedAnswer, places: NDArray[np.int_], scores: FloatArray, calibration: Calibration
-    ) -> tuple[str, ...]:
-        likeliest = places[:MAX_SUGGESTIONS]
-        if not guided.probabilities[likeliest].sum() >= calibration.suggestion_threshold:
-            return ()
-        likely = [place for place in likeliest if guided.probabilities[place] >= MIN_SUGGESTED]
-        return tuple(self._best_candidate(int(guided.leaves[place]), scores) for place in likely)
 
     def _best_candidate(self, leaf: int, scores: FloatArray) -> str:
         sharing = np.flatnonzero(self._leaves[:-1] == leaf)
         return self.candidates[int(sharing[scores[sharing].argmax()])].key
+
+
+def _suggestions(near: Sequence[tuple[str, float]], calibration: Calibration) -> tuple[str, ...]:
+    if not sum(probability for _, probability in near) >= calibration.suggestion_threshold:
+        return ()
+    return tuple(key for key, probability in near if probability >= MIN_SUGGESTED)

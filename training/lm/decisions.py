@@ -110,6 +110,7 @@ class Decision:
         num_forwards: forwards of the model.
         suggestions: of a question that is not answered, the entries that may be meant, likeliest first; none where the
             question seems to be about nothing that is published.
+        near: the likeliest entries found with their probabilities, likeliest first, whatever is made of them.
     """
 
     key: str | None
@@ -118,6 +119,7 @@ class Decision:
     coverage: float
     num_forwards: int
     suggestions: tuple[str, ...] = ()
+    near: tuple[tuple[str, float], ...] = ()
 
 
 def is_declined(confidence: float, calibration: Calibration) -> bool:
