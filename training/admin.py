@@ -8,6 +8,7 @@ from django.db.models import BooleanField, ExpressionWrapper, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path
+from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
@@ -15,10 +16,11 @@ from unfold.decorators import display
 from faq.admin import FaqEntryAdmin
 from faq.models import FaqEntry
 from training import bundles, insights, views
+from training.forms import MomentForm
 from training.learned import Learned, with_learned
 from training.models import Activation, AdapterVersion, RetrainingSchedule, ScheduledActivation, TrainingRun
 from training.overview import overview, run_status
-from training.versions import live_version
+from training.versions import live_at, live_version, undo_on_offer, with_ends
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -195,6 +197,7 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
             path("<int:version_pk>/export/", wrap(views.export_version), name="training_export_version"),
             path("import/", wrap(views.import_version), name="training_import_version"),
             path("roll-back/", wrap(views.roll_back), name="training_roll_back"),
+            path("undo/", wrap(views.undo), name="training_undo"),
         ]
         return own + super().get_urls()
 
@@ -218,6 +221,7 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
             "can_activate": request.user.has_perm("training.activate_adapterversion"),
             "can_export": request.user.has_perm("training.export_adapterversion"),
             "reproduction": bundles.reproduction(version) if version else None,
+            "undo": undo_on_offer() if request.user.has_perm("training.activate_adapterversion") else None,
             **views.entry_links(request),
         }
         return super().changeform_view(request, object_id, form_url, context)
@@ -246,9 +250,33 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
 
 @admin.register(Activation)
 class ActivationAdmin(ReadOnlyAdmin):
-    list_display = ["activated_at", "version", "activated_by", "is_rollback", "note"]
+    list_display = ["version", "activated_at", "show_end", "show_duration", "activated_by", "is_rollback", "note"]
     list_select_related = ["version", "activated_by"]
     list_display_links = None
+    list_before_template = "admin/training/live_at.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Activation]:
+        return with_ends(super().get_queryset(request))
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        form = MomentForm(request.GET if "at" in request.GET else None, label_suffix="")
+        context = {**(extra_context or {}), "moment_form": form}
+        if form.is_valid():
+            asked_at = form.cleaned_data["at"]
+            context |= {"asked_at": asked_at, "found_at": live_at(asked_at)}
+        # The list would take it for a filter of its own.
+        query = request.GET.copy()
+        query.pop("at", None)
+        request.GET = query  # type: ignore[assignment]
+        return super().changelist_view(request, context)
+
+    @display(description=_("until"))
+    def show_end(self, activation: Any) -> Any:
+        return activation.ended_at or _("now")
+
+    @display(description=_("how long"))
+    def show_duration(self, activation: Any) -> str:
+        return timesince(activation.activated_at, activation.ended_at)
 
 
 @admin.register(RetrainingSchedule)

@@ -48,6 +48,21 @@ def go_back(*, activated_by: User | None = None, note: str = "", expected: Adapt
     return versions.roll_back(activated_by=activated_by, note=note, expected=expected)
 
 
+def undo(activation_pk: int, *, activated_by: User | None = None) -> Activation:
+    """Go back to what was live before an activation, within its time.
+
+    Raises:
+        VersionError: its time has passed, it is not the newest any more, or what was live before cannot be loaded.
+    """
+    offer = versions.undo_on_offer()
+    if offer is not None and offer.activation.pk == activation_pk:
+        return go_back(activated_by=activated_by, note=_("Undone."), expected=offer.before)
+    newest = Activation.objects.first()
+    if newest is None or newest.pk != activation_pk:
+        raise VersionError(_("Meanwhile somebody changed what is live. Look again before you go back."))
+    raise VersionError(_("The ten minutes for undoing have passed, so nothing was changed. You can still go back."))
+
+
 def smoke_test(version: AdapterVersion) -> None:
     """Load the version in this process and ask it what it was surest of in its exam.
 

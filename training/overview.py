@@ -16,7 +16,7 @@ from training.models import Activation, AdapterVersion, TrainingRun
 from training.preflight import expected_seconds, in_minutes, num_published_wordings
 from training.retraining import cheapest_preset
 from training.status import latest_run
-from training.versions import previous_version
+from training.versions import previous_version, undo_on_offer
 
 
 def overview(user: User | AnonymousUser) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def overview(user: User | AnonymousUser) -> dict[str, Any]:
         "versions": AdapterVersion.objects.select_related("exam")[:5],
         "can_activate": may_activate,
         "previous": previous_version() if may_activate else None,
+        "undo": undo_on_offer() if may_activate else None,
     }
 
 

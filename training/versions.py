@@ -14,11 +14,14 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -29,6 +32,8 @@ from training.models import Activation, AdapterVersion, Exam, TrainingRun
 from training.runs import configured_base, configured_precision
 
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
+# So long after an activation it is one click to be where one was.
+UNDO_TIME = timedelta(minutes=10)
 
 
 class VersionError(RuntimeError):
@@ -141,6 +146,17 @@ def live_version() -> AdapterVersion | None:
     return newest.version if newest else None
 
 
+def live_at(moment: datetime) -> Activation | None:
+    """The period that a moment fell into, from the first instant on; None before anything was live."""
+    return Activation.objects.select_related("version", "activated_by").filter(activated_at__lte=moment).first()
+
+
+def with_ends(activations: QuerySet[Activation]) -> QuerySet[Activation]:
+    """Each with `ended_at`: when the next one began, None for what is live now."""
+    following = Activation.objects.filter(pk__gt=OuterRef("pk")).order_by("pk")
+    return activations.annotate(ended_at=Subquery(following.values("activated_at")[:1]))
+
+
 class CriticalBroken(VersionError):
     """A version answers a critical question worse than the live one."""
 
@@ -238,6 +254,29 @@ def previous_version() -> AdapterVersion | None:
         elif not stack or stack[-1] != row.version:
             stack.append(row.version)
     return stack[-2] if len(stack) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """An activation that may still be taken back, and until when."""
+
+    activation: Activation
+    before: AdapterVersion
+    until: datetime
+
+    @property
+    def seconds_left(self) -> int:
+        return max(0, round((self.until - timezone.now()).total_seconds()))
+
+
+def undo_on_offer() -> Undo | None:
+    """The newest activation, if it changed what is live and its time has not passed. Going back is not undone."""
+    rows = list(Activation.objects.select_related("version")[:2])
+    if len(rows) < 2 or rows[0].is_rollback or rows[0].version == rows[1].version:
+        return None
+    newest, earlier = rows
+    until = newest.activated_at + UNDO_TIME
+    return Undo(newest, earlier.version, until) if timezone.now() < until else None
 
 
 def roll_back(

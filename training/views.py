@@ -23,6 +23,7 @@ from training import bundle_format, bundles, runs, updates, versions
 from training.comparison import compare
 from training.differences import Changes, changes_since
 from training.going_live import go_back, go_live
+from training.going_live import undo as undo_activation
 from training.insights import THRESHOLDS, apply_threshold, critical_lost
 from training.models import AdapterVersion, TrainingRun
 from training.overview import run_status
@@ -320,6 +321,20 @@ def import_version(request: HttpRequest) -> HttpResponse:
         "back_url": reverse("admin:training_adapterversion_changelist"),
     }
     return render(request, "admin/training/import.html", {**_admin_context(request), **context})
+
+
+@require_POST
+def undo(request: HttpRequest) -> HttpResponse:
+    """Take back the activation that the button was shown for."""
+    _require(request, "training.activate_adapterversion")
+    given = request.POST.get("activation", "")
+    try:
+        activation = undo_activation(int(given) if given.isdecimal() else 0, activated_by=request.user)  # type: ignore[arg-type]
+    except versions.VersionError as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, _("%(version)s is live again.") % {"version": activation.version})
+    return redirect("admin:index")
 
 
 def entry_links(request: HttpRequest) -> dict[str, object]:

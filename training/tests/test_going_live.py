@@ -11,7 +11,7 @@ from pytest_django import Settings
 
 from faq.models import FaqEntry
 from training import serving, versions
-from training.going_live import go_back, go_live, smoke_test
+from training.going_live import go_back, go_live, smoke_test, undo
 from training.models import AdapterVersion, ExamAnswer
 from training.tests.test_pipeline import on_tiny_llama, train
 from training.versions import VersionError
@@ -120,3 +120,17 @@ def test_a_chosen_threshold_counts_from_the_next_question(version: AdapterVersio
 
     assert fitted.threshold != 0.97
     assert serving.prepare(version).calibration == replace(fitted, threshold=0.97)
+
+
+def test_a_switch_keeps_the_earlier_version_loaded_for_the_way_back(version: AdapterVersion) -> None:
+    go_live(version)
+    later = train()
+    ExamAnswer.objects.filter(exam__version=later).delete()
+    remember(later, "¿Cómo puedo pagar?", "pay")
+    (later.path / "calibration.json").write_text('{"prior_weight": 40.0, "threshold": 0.1}', encoding="utf-8")
+    activation = go_live(later)
+
+    assert serving.engine().is_resident(version.name)
+    assert serving.engine().is_resident(later.name)
+    assert undo(activation.pk).version == version
+    assert serving.engine().is_resident(later.name), "should the undoing have been the mistake"
