@@ -269,6 +269,12 @@ UNFOLD = {
                     {"title": _("Overview"), "icon": "monitoring", "link": reverse_lazy("admin:index")},
                     _door(_("Training runs"), "model_training", "training", "trainingrun"),
                     _door(_("Versions"), "history", "training", "adapterversion"),
+                    {
+                        "title": _("Try it out"),
+                        "icon": "science",
+                        "link": reverse_lazy("admin:training_playground"),
+                        "permission": lambda request: request.user.has_perm("training.view_adapterversion"),
+                    },
                     _door(_("Live periods"), "event_note", "training", "activation"),
                     _door(_("Planned"), "event_upcoming", "training", "scheduledactivation", sees="activation"),
                     _door(_("Timetable"), "update", "training", "retrainingschedule", sees="trainingrun"),

@@ -198,6 +198,8 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
             path("import/", wrap(views.import_version), name="training_import_version"),
             path("roll-back/", wrap(views.roll_back), name="training_roll_back"),
             path("undo/", wrap(views.undo), name="training_undo"),
+            path("playground/", wrap(views.playground), name="training_playground"),
+            path("playground/add-wording/", wrap(views.add_wording), name="training_add_wording"),
         ]
         return own + super().get_urls()
 

@@ -1,48 +1,90 @@
-"""The websocket of staff who watch a training. It only sends, and only to who may see runs.
+"""The websockets of staff, each for those alone who have its permission.
 
-out  {"run": …} as in `overview.run_status`, or {"run": null}: at once, and whenever a run moves
+training     out  {"run": …} as in `overview.run_status`, or {"run": null}: at once, and whenever a run moves
+playground   in   {"type": "ask", "question", "versions": [name, …]}   {"type": "stop"}
+             out  {"type": "delta", "version", "text"}   {"type": "done", "version", …}   {"type": "error", "text"}
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
+import threading
+import time
+from collections import deque
 from typing import Any
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.urls import reverse
 from django.utils import translation
+from django.utils.translation import gettext as _
 
-from training import status_signal
+from faq.models import FaqEntry
+from training import status_signal, versions
+from training.lm.decisions import Stopped
+from training.models import AdapterVersion
 from training.overview import run_status
+from training.playground import MAX_QUESTION_CHARS, CannotTry, Tried, try_out
 from training.status import latest_run
 
 CLOSE_FORBIDDEN = 4003
+CLOSE_POLICY_VIOLATION = 4008
+
+MAX_FRAME_CHARS = 16_384
+MAX_FRAMES_A_MINUTE = 60
+MAX_QUESTIONS_A_MINUTE = 20
+MAX_VERSIONS = 2
+MAX_NAME_CHARS = 30
 
 
-class WatchConsumer(AsyncWebsocketConsumer):
-    groups = [status_signal.GROUP]
+class StaffConsumer(AsyncWebsocketConsumer):
+    """A websocket for staff who have `permission`, and nobody else."""
+
+    permission: str
 
     async def connect(self) -> None:
         # Accepted even if it is closed at once: a browser is told a reason only then.
         await self.accept()
-        if not await self._may_watch():
+        self.user: User | None = None
+        if await self._is_let_in():
+            await self.begin()
+
+    async def begin(self) -> None:
+        """Called once somebody was let in."""
+
+    async def _is_let_in(self) -> bool:
+        """Asked every time, and closed if not: a right may be taken away while somebody is here."""
+        self.user = await self._permitted()
+        if self.user is None:
             await self.close(code=CLOSE_FORBIDDEN)
-            return
+        return self.user is not None
+
+    @database_sync_to_async
+    def _permitted(self) -> User | None:
+        user = User.objects.filter(pk=self.scope["user"].pk, is_active=True, is_staff=True).first()  # type: ignore[union-attr]
+        return user if user is not None and user.has_perm(self.permission) else None
+
+    def _language(self) -> str:
+        headers = dict(self.scope["headers"])
+        accepted = headers.get(b"accept-language", b"").decode("latin-1")[:200]
+        codes = [code.split(";")[0].strip()[:2].lower() for code in accepted.split(",")]
+        return next((code for code in codes if code in dict(settings.LANGUAGES)), settings.LANGUAGE_CODE)
+
+
+class WatchConsumer(StaffConsumer):
+    groups = [status_signal.GROUP]
+    permission = "training.view_trainingrun"
+
+    async def begin(self) -> None:
         await self._tell()
 
     async def training_status(self, event: dict[str, Any]) -> None:
-        if await self._may_watch():
+        if await self._is_let_in():
             await self._tell()
-        else:
-            await self.close(code=CLOSE_FORBIDDEN)
-
-    @database_sync_to_async
-    def _may_watch(self) -> bool:
-        """Asked every time: a right may be taken away while somebody watches."""
-        user = User.objects.filter(pk=self.scope["user"].pk, is_active=True, is_staff=True).first()  # type: ignore[union-attr]
-        return user is not None and user.has_perm("training.view_trainingrun")
 
     async def _tell(self) -> None:
         await self.send(json.dumps({"run": await self._status()}))
@@ -53,8 +95,175 @@ class WatchConsumer(AsyncWebsocketConsumer):
             run = latest_run()
             return run_status(run) if run else None
 
-    def _language(self) -> str:
-        headers = dict(self.scope["headers"])
-        accepted = headers.get(b"accept-language", b"").decode("latin-1")[:200]
-        codes = [code.split(";")[0].strip()[:2].lower() for code in accepted.split(",")]
-        return next((code for code in codes if code in dict(settings.LANGUAGES)), settings.LANGUAGE_CODE)
+
+class BadFrame(Exception):
+    """A frame that cannot be acted on; the text tells staff why."""
+
+
+class PlaygroundConsumer(StaffConsumer):
+    """Staff put one question at a time to one version or two.
+
+    Each version answers in a task of its own, since Channels reads the next frame, which may say stop, only when the
+    handler of this one has returned.
+    """
+
+    permission = "training.view_adapterversion"
+
+    async def connect(self) -> None:
+        self.stop = threading.Event()
+        self.trials: dict[str, asyncio.Task[None]] = {}
+        self.frames = Window(MAX_FRAMES_A_MINUTE)
+        self.questions = Window(MAX_QUESTIONS_A_MINUTE)
+        self.is_open = False
+        await super().connect()
+
+    async def begin(self) -> None:
+        self.is_open = True
+
+    async def disconnect(self, code: int) -> None:
+        self._leave()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if not self.is_open:
+            return
+        with translation.override(self._language()):
+            if not await self._is_let_in():
+                self._leave()
+            elif not self.frames.take():
+                await self._send({"type": "error", "text": _("Too many messages at once. Please wait a moment.")})
+                self._leave()
+                await self.close(code=CLOSE_POLICY_VIOLATION)
+            else:
+                try:
+                    await self._handle(_parse(text_data))
+                except BadFrame as error:
+                    await self._send({"type": "error", "text": str(error)})
+
+    async def _handle(self, frame: dict[str, Any]) -> None:
+        match frame.get("type"):
+            case "ask":
+                await self._ask(frame)
+            case "stop":
+                self._stop()
+            case _:
+                raise BadFrame(_("That kind of message is not known here."))
+
+    async def _ask(self, frame: dict[str, Any]) -> None:
+        if self.trials:
+            raise BadFrame(_("Wait for the answer, or stop it."))
+        question = _checked(frame.get("question"))
+        found = await _find(frame.get("versions"))
+        if not self.questions.take():
+            seconds = self.questions.seconds_left
+            raise BadFrame(_("You are writing very fast. Please wait %(seconds)d seconds.") % {"seconds": seconds})
+        self.stop = threading.Event()
+        for version in found:
+            self.trials[version.name] = asyncio.create_task(self._try(question, version, self.stop))
+
+    def _leave(self) -> None:
+        self.is_open = False
+        self._stop()
+
+    def _stop(self) -> None:
+        """Whatever a version is doing: its thread is told by the event, and nobody waits for it to hear."""
+        self.stop.set()
+        for task in self.trials.values():
+            task.cancel()
+
+    async def _try(self, question: str, version: AdapterVersion, stop: threading.Event) -> None:
+        async def say(delta: str) -> None:
+            await self._send({"type": "delta", "version": version.name, "text": delta})
+
+        # What is said if something goes wrong that nobody foresaw: no column waits for ever.
+        end: dict[str, Any] = {"outcome": "failed", "text": _("Something went wrong on our side. Please try again.")}
+        try:
+            end = await self._described(await try_out(question, version, stop=stop, on_delta=say))
+        except CannotTry as error:
+            end = {"outcome": "failed", "text": str(error)}
+        except (Stopped, asyncio.CancelledError):
+            end = {"outcome": "stopped", "text": ""}
+        finally:
+            del self.trials[version.name]
+            await self._send({"type": "done", "version": version.name, **end})
+
+    @database_sync_to_async
+    def _described(self, tried: Tried) -> dict[str, Any]:
+        """What the page shows of it, with links to entries for those who may see them."""
+        assert self.user is not None, "only who was let in asks"
+        may_look = self.user.has_perm("faq.view_faqentry") or self.user.has_perm("faq.change_faqentry")
+        pks = dict(FaqEntry.objects.filter(key__in=[each.key for each in tried.near]).values_list("key", "pk"))
+        near = [
+            {
+                "id": pks.get(each.key),
+                "question": each.question,
+                "probability": each.probability,
+                "url": reverse("admin:faq_faqentry_change", args=[pks[each.key]])
+                if may_look and each.key in pks
+                else "",
+            }
+            for each in tried.near
+        ]
+        return {"outcome": tried.outcome, "text": tried.text, "near": near, "threshold": tried.threshold}
+
+    async def _send(self, frame: dict[str, Any]) -> None:
+        if self.is_open:
+            await self.send(text_data=json.dumps(frame, ensure_ascii=False))
+
+
+class Window:
+    """How much one connection may ask for within a minute."""
+
+    def __init__(self, most: int) -> None:
+        self._times: deque[float] = deque(maxlen=most)
+
+    @property
+    def seconds_left(self) -> int:
+        """Until the next one is allowed, rounded up; 0 if it is."""
+        if len(self._times) < (self._times.maxlen or 0):
+            return 0
+        return max(0, math.ceil(60 - (time.monotonic() - self._times[0])))
+
+    def take(self) -> bool:
+        if self.seconds_left:
+            return False
+        self._times.append(time.monotonic())
+        return True
+
+
+def _parse(text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise BadFrame(_("Only text is understood here."))
+    if len(text) > MAX_FRAME_CHARS:
+        raise BadFrame(_("That is too long."))
+    try:
+        frame = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadFrame(_("The message is not valid JSON.")) from error
+    if not isinstance(frame, dict):
+        raise BadFrame(_("The message has no type."))
+    return frame
+
+
+def _checked(question: Any) -> str:
+    # No lone surrogate can be sent on as UTF-8.
+    clean = question.replace("\0", "").encode("utf-8", "ignore").decode().strip() if isinstance(question, str) else ""
+    if not clean:
+        raise BadFrame(_("Write a question first."))
+    if len(clean) > MAX_QUESTION_CHARS:
+        raise BadFrame(
+            _("Your message has %(num)d characters; at most %(max)d fit. Please shorten it.")
+            % {"num": len(clean), "max": MAX_QUESTION_CHARS}
+        )
+    return clean
+
+
+@database_sync_to_async
+def _find(names: Any) -> list[AdapterVersion]:
+    """The versions named, each once."""
+    is_sound = isinstance(names, list) and all(isinstance(name, str) and len(name) <= MAX_NAME_CHARS for name in names)
+    if not is_sound or not 1 <= len(names) <= MAX_VERSIONS:
+        raise BadFrame(_("Choose one version or two."))
+    try:
+        return list(dict.fromkeys(versions.find(name) for name in names))
+    except versions.VersionError as error:
+        raise BadFrame(str(error)) from error

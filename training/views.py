@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, cast
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -29,6 +29,7 @@ from training.models import AdapterVersion, TrainingRun
 from training.overview import run_status
 from training.preflight import NotReady, Preflight, in_minutes, preflight, require_ready
 from training.status import latest_run
+from training.teaching import add_wording as teach_wording
 
 MAX_NOTE_CHARS = 300
 
@@ -335,6 +336,75 @@ def undo(request: HttpRequest) -> HttpResponse:
     else:
         messages.success(request, _("%(version)s is live again.") % {"version": activation.version})
     return redirect("admin:index")
+
+
+@require_safe
+def playground(request: HttpRequest) -> HttpResponse:
+    """Ask two versions one question; it is answered over a websocket (consumers.py)."""
+    _require(request, "training.view_adapterversion")
+    found = list(AdapterVersion.objects.all())
+    live = versions.live_version()
+    first, second = _side_by_side(found, live, request.GET.get("version", ""), request.GET.get("with", ""))
+    may_teach = request.user.has_perm("faq.change_faqentry")
+    context = {
+        "title": _("Try it out"),
+        "versions": found,
+        "live": live,
+        "first": first,
+        "second": second,
+        "may_teach": may_teach,
+        "entries": FaqEntry.objects.published().only("question").order_by("question") if may_teach else [],
+        "texts": _playground_texts(),
+        "back_url": reverse("admin:index"),
+    }
+    return render(request, "admin/training/playground.html", {**_admin_context(request), **context})
+
+
+def _side_by_side(
+    found: list[AdapterVersion], live: AdapterVersion | None, version: str, against: str
+) -> tuple[AdapterVersion | None, AdapterVersion | None]:
+    """The versions asked for by name; without any the live one, and the newest of the others."""
+    by_name = {str(each): each for each in found}
+    second = by_name.get(version)
+    first = by_name.get(against) or live or (found[0] if found else None)
+    if second is None or second == first:
+        second = next((each for each in found if each != first), None)
+    return first, second
+
+
+def _playground_texts() -> dict[str, str]:
+    """What the page's script says."""
+    return {
+        "thinking": _("The version is being loaded and asked…"),
+        "said": _("This would be said"),
+        "suggested": _("Not sure enough: it would ask what was meant"),
+        "declined": _("It would say that it does not know"),
+        "written": _("Written by the assistant itself: nobody has approved these words"),
+        "stopped": _("Stopped"),
+        "failed": _("No answer"),
+        "lost": _("The connection was lost. Ask again."),
+        "forbidden": _("You may no longer do this. Sign in again."),
+        "restsOn": _("It rests on"),
+        "likeliest": _("Likeliest"),
+        "near": _("Also near"),
+        "confidence": _("confidence {confidence}; from {threshold} on it answers"),
+    }
+
+
+@require_POST
+def add_wording(request: HttpRequest) -> JsonResponse:
+    """Make a question that was tried another wording of a published entry."""
+    _require(request, "faq.change_faqentry")
+    given = request.POST.get("entry", "")
+    entry = FaqEntry.objects.published().filter(pk=given).first() if given.isdecimal() else None
+    if entry is None:
+        return JsonResponse({"is_added": False, "text": _("Choose a published answer.")})
+    try:
+        teach_wording(entry, request.POST.get("text", ""))
+    except ValidationError as error:
+        return JsonResponse({"is_added": False, "text": " ".join(error.messages)})
+    text = _("Added to “%(question)s”. The chat knows it from now on, and the next training learns it.")
+    return JsonResponse({"is_added": True, "text": text % {"question": entry.question}})
 
 
 def entry_links(request: HttpRequest) -> dict[str, object]:

@@ -69,6 +69,8 @@ DOORS = [
     Door(VERSION + "{version}/threshold/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "roll-back/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "undo/", {PUBLISHER, "owner"}, is_post=True),
+    Door(VERSION + "playground/", {TRAINER, PUBLISHER, "owner"}),
+    Door(VERSION + "playground/add-wording/", {EDITOR, "owner"}, is_post=True),
     Door("/admin/training/activation/", {TRAINER, PUBLISHER, "owner"}),
     Door("/admin/training/activation/?at=2025-05-03T17:20", {TRAINER, PUBLISHER, "owner"}),
     Door("/admin/training/scheduledactivation/", {TRAINER, PUBLISHER, "owner"}),

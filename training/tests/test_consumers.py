@@ -22,7 +22,9 @@ from training.tests.test_admin import clerk
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def socket(user: User | None, origin: bytes = b"http://testserver") -> WebsocketCommunicator:
+def socket(
+    user: User | None, origin: bytes = b"http://testserver", path: str = "/ws/training/"
+) -> WebsocketCommunicator:
     client = Client()
     if user is not None:
         client.force_login(user)
@@ -33,7 +35,7 @@ def socket(user: User | None, origin: bytes = b"http://testserver") -> Websocket
         (b"accept-language", b"en"),
         (b"host", b"testserver"),
     ]
-    return WebsocketCommunicator(application, "/ws/training/", headers=headers)
+    return WebsocketCommunicator(application, path, headers=headers)
 
 
 def watch(user: User | None, scenario: Callable[[WebsocketCommunicator], Awaitable[None]]) -> None:
