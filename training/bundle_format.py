@@ -127,7 +127,7 @@ def _open(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
 
 
 def _damaged() -> BundleError:
-    return BundleError(_("This is no bundle, or it is damaged. Export the version again."))
+    return BundleError(_("This is not the file of a version, or it is damaged. Download the version again."))
 
 
 def _check_end(file: BinaryIO) -> None:

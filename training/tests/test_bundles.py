@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import random
+import re
 import stat
 import struct
 import zipfile
@@ -376,6 +377,20 @@ def test_a_header_that_lies_about_its_size_is_refused(bundle: bytes) -> None:
     assert_refused(flip(bundle, 24, struct.pack("<L", 10)), "damaged")
 
 
+def test_a_bomb_behind_a_small_declared_size_is_refused(bundle: bytes) -> None:
+    """No more than what is declared is ever unpacked, and that is not what was listed."""
+    files = {**opened(bundle), "README.md": b" " * 50_000_000}
+    bomb = bytearray(packed(files, compression=zipfile.ZIP_DEFLATED))
+    entry = next(
+        match.start()
+        for match in re.finditer(rb"PK\x01\x02", bomb)
+        if bomb.startswith(b"README.md", match.start() + 46)
+    )
+    bomb[entry + 24 : entry + 28] = struct.pack("<L", 1_000)
+
+    assert_refused(bytes(bomb), "damaged")
+
+
 def test_many_files_are_refused_before_they_are_listed(bundle: bytes) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -395,7 +410,7 @@ def test_a_zip64_end_that_tells_another_story_is_refused(bundle: bytes) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\5\6" + b"\0" * 18, b"\0" * 100_000])
 def test_what_is_no_archive_is_refused(bundle: bytes, content: bytes) -> None:
-    assert_refused(content, "no bundle")
+    assert_refused(content, "not the file of a version")
 
 
 def test_a_file_that_is_too_large_is_refused_unread(bundle: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,7 +460,7 @@ def test_the_commands_carry_a_version_over(shop: None, on_tiny_llama: None, sett
     with pytest.raises(CommandError, match="cannot be read"):
         call_command("import_version", str(tmp_path / "nothing.zip"))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CommandError, match="no bundle"):
+    with pytest.raises(CommandError, match="not the file of a version"):
         call_command("import_version", str(path))
 
 
@@ -539,6 +554,8 @@ def test_staff_bring_a_version_in_and_see_both_exams(bundle: bytes, olga: User, 
     assert response.headers["Location"] == f"/admin/training/trainingrun/{run.pk}/change/"
     assert (run.status, run.requested_by) == ("queued", olga)
     assert "A training is under way." in client.get(VERSIONS + "import/").content.decode()
+    waiting = client.get(response.headers["Location"]).content.decode()
+    assert f"{run.origin}, from another server, takes its exam here." in waiting
     again = client.post(VERSIONS + "import/", {"bundle": io.BytesIO(bundle)}, follow=True)
     assert "has not ended yet" in again.content.decode()
     run_training(run.pk)
