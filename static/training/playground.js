@@ -7,6 +7,8 @@ const percent = new Intl.NumberFormat(document.documentElement.lang || "es", {
   maximumFractionDigits: 1,
 });
 const CLOSE_FORBIDDEN = 4003;
+// Less than this is no nearer than anything else.
+const LEAST_NEAR = 0.005;
 const STYLES = { said: "succeeded", written: "running", suggested: "cancelled", declined: "cancelled", failed: "failed", stopped: "queued" };
 
 const question = document.getElementById("question");
@@ -42,8 +44,9 @@ function link(entry) {
 }
 
 function showBasis(column, frame) {
-  const [first, ...others] = frame.near ?? [];
+  const [first, ...rest] = frame.near ?? [];
   if (!first) return;
+  const others = rest.filter((entry) => entry.probability >= LEAST_NEAR);
   field(column, "rests").hidden = false;
   field(column, "rests-label").textContent = frame.outcome === "said" ? texts.restsOn : texts.likeliest;
   field(column, "entry").append(link(first));
