@@ -140,8 +140,8 @@ def wait_for(run: TrainingRun, happens: Callable[[], bool]) -> None:
             return
         if time.monotonic() - looked_at > 1:
             looked_at = time.monotonic()
-            for run_pk in runs.sweep():
-                runs.wake(run_pk)
+            if runs.sweep():
+                runs.wake()
         time.sleep(0.02)
     raise TimeoutError(f"training run {run.pk} is {run.status} at step {run.step} after {PATIENCE_SECONDS} s")
 

@@ -15,11 +15,11 @@ from unfold.decorators import display
 
 from faq.admin import FaqEntryAdmin
 from faq.models import FaqEntry
-from training import bundles, insights, views
+from training import bundles, insights, runs, views
 from training.forms import MomentForm
 from training.learned import Learned, with_learned
 from training.models import Activation, AdapterVersion, RetrainingSchedule, ScheduledActivation, TrainingRun
-from training.overview import overview, run_status
+from training.overview import overview, queue, run_status
 from training.versions import live_at, live_version, undo_on_offer, with_ends
 
 
@@ -136,6 +136,8 @@ class TrainingRunAdmin(ReadOnlyAdmin):
             **(extra_context or {}),
             "run": run,
             "run_status": run_status(run) if run else None,
+            "queue": queue(),
+            "not_as_preset": runs.differences_from_preset(run) if run else {},
             "version": AdapterVersion.objects.filter(run=run).select_related("exam").first() if run else None,
             "live": live_version(),
             "can_retry": request.user.has_perm("training.add_trainingrun"),

@@ -150,14 +150,14 @@ def import_version(file: BinaryIO, *, imported_by: User | None = None) -> Adapte
 
     Raises:
         BundleError: the bundle is not taken, or its exam could not be taken; nothing of it is kept.
-        RunInProgress: a training is waiting or running.
+        QueueFull: too many trainings wait.
+        RunInProgress: one is running.
     """
     # Heavy libraries only where an exam really runs.
     from training.pipeline import execute
 
     with _unpacked(file) as (folder, manifest), transaction.atomic():
-        run = runs.claim(_ask_for_exam(folder, manifest, imported_by).pk)
-        assert run is not None, "nobody else can see the row before the transaction ends"
+        run = runs.claim_at_once(_ask_for_exam(folder, manifest, imported_by))
     version = execute(run)
     if version is None:
         run.refresh_from_db()
@@ -170,7 +170,7 @@ def queue_import(file: BinaryIO, *, imported_by: User) -> TrainingRun:
     """As `import_version`, but a worker takes the exam. Returns its run, whose page shows how far it is."""
     with _unpacked(file) as (folder, manifest), transaction.atomic():
         run = _ask_for_exam(folder, manifest, imported_by)
-        transaction.on_commit(lambda: runs.wake(run.pk))
+        transaction.on_commit(runs.wake)
     status_signal.send(status_signal.RUN_MOVED)
     return run
 

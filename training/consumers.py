@@ -1,6 +1,6 @@
 """The websockets of staff, each for those alone who have its permission.
 
-training     out  {"run": …} as in `overview.run_status`, or {"run": null}: at once, and whenever a run moves
+training     out  {"run": … or null, "queue": […]} as in `overview.training_status`: at once, and whenever a run moves
 playground   in   {"type": "ask", "question", "versions": [name, …]}   {"type": "stop"}
              out  {"type": "delta", "version", "text"}   {"type": "done", "version", …}   {"type": "error", "text"}
 """
@@ -27,9 +27,8 @@ from faq.models import FaqEntry
 from training import status_signal, versions
 from training.lm.decisions import Stopped
 from training.models import AdapterVersion
-from training.overview import run_status
+from training.overview import training_status
 from training.playground import MAX_QUESTION_CHARS, CannotTry, Tried, try_out
-from training.status import latest_run
 
 CLOSE_FORBIDDEN = 4003
 CLOSE_POLICY_VIOLATION = 4008
@@ -87,13 +86,12 @@ class WatchConsumer(StaffConsumer):
             await self._tell()
 
     async def _tell(self) -> None:
-        await self.send(json.dumps({"run": await self._status()}))
+        await self.send(json.dumps(await self._status()))
 
     @database_sync_to_async
-    def _status(self) -> dict[str, Any] | None:
+    def _status(self) -> dict[str, Any]:
         with translation.override(self._language()):
-            run = latest_run()
-            return run_status(run) if run else None
+            return training_status()
 
 
 class BadFrame(Exception):

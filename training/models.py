@@ -101,10 +101,8 @@ class TrainingRun(models.Model):
         verbose_name = _("training run")
         verbose_name_plural = _("training runs")
         constraints = [
-            # One at a time: an index over a constant lets one row in.
-            models.UniqueConstraint(
-                models.Value(1), condition=models.Q(status__in=["queued", "running"]), name="one_active_run"
-            )
+            # One at a time: an index over a constant lets one row in. Any number may wait.
+            models.UniqueConstraint(models.Value(1), condition=models.Q(status="running"), name="one_running_run")
         ]
 
     def __str__(self) -> str:
@@ -136,6 +134,38 @@ class TrainingRun(models.Model):
     @property
     def seconds(self) -> float | None:
         return (self.ended_at - self.started_at).total_seconds() if self.ended_at and self.started_at else None
+
+
+class RunEvent(models.Model):
+    """Something that happened to a run. A code and values, so that each reader reads it in his language (events.py)."""
+
+    class Code(models.TextChoices):
+        ASKED = "asked"
+        STARTED = "started"
+        FROZEN = "frozen"
+        PHASE = "phase"
+        RESUMED = "resumed"
+        BATCH = "batch"
+        STEP = "step"
+        MEASURED = "measured"
+        RETURNED = "returned"
+        LOST = "lost"
+        CANCEL_ASKED = "cancel_asked"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="events")
+    code = models.CharField(max_length=12, choices=Code.choices)
+    values = models.JSONField(default=dict)
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    happened_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.run} {self.code}"
 
 
 class AdapterVersion(models.Model):

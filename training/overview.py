@@ -10,12 +10,14 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from training import runs
 from training.differences import Changes, Kind, changes_since
+from training.events import lines
 from training.learned import count_learned
 from training.models import Activation, AdapterVersion, TrainingRun
 from training.preflight import expected_seconds, in_minutes, num_published_wordings
 from training.retraining import cheapest_preset
-from training.status import latest_run
+from training.status import current_run
 from training.versions import previous_version, undo_on_offer
 
 
@@ -23,16 +25,16 @@ def overview(user: User | AnonymousUser) -> dict[str, Any]:
     """Everything that the front page shows."""
     live = Activation.objects.select_related("version__exam", "activated_by").first()
     changes = _changes(live)
-    run = latest_run()
-    active_run = run if run is not None and run.is_active else None
+    run = current_run()
     may_activate = user.has_perm("training.activate_adapterversion")
     return {
         "live": live,
         "changes": changes,
         "advice": _advice(changes) if changes else "",
         "learned": count_learned(),
-        "active_run": active_run,
-        "run": run_status(active_run) if active_run else None,
+        "run": run_status(run) if run else None,
+        "queue": queue(),
+        "can_cancel": user.has_perm("training.change_trainingrun"),
         "can_train": user.has_perm("training.add_trainingrun"),
         "runs": TrainingRun.objects.select_related("requested_by", "version")[:5],
         "can_see_versions": user.has_perm("training.view_adapterversion"),
@@ -43,8 +45,18 @@ def overview(user: User | AnonymousUser) -> dict[str, Any]:
     }
 
 
+def training_status() -> dict[str, Any]:
+    """What a page that watches asks for again and again: the run that is under way, and who waits behind it."""
+    run = current_run()
+    return {"run": run_status(run) if run else None, "queue": [each.pk for each in queue()]}
+
+
+def queue() -> list[TrainingRun]:
+    return list(runs.waiting().select_related("requested_by"))
+
+
 def run_status(run: TrainingRun) -> dict[str, Any]:
-    """What a page that watches a run asks for again and again."""
+    """How far a run is, in words and numbers."""
     return {
         "id": run.pk,
         "status": run.status,
@@ -57,6 +69,7 @@ def run_status(run: TrainingRun) -> dict[str, Any]:
         "left_text": _time_left(run),
         "memory_mb": run.memory_mb,
         "curve": run.curve,
+        "log": lines(run),
         "url": reverse("admin:training_trainingrun_change", args=[run.pk]),
     }
 

@@ -16,13 +16,14 @@ import time
 import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, transaction
+from django.db.models import F
 from django.utils.translation import gettext as _
 
 from faq.publication import current_publication
@@ -33,16 +34,19 @@ from training.lm import sft
 from training.lm.config import TrainConfig, TrainProgress, TrainResult, WarmStart
 from training.lm.engine import Engine
 from training.lm.loading import BaseModelError
-from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
+from training.models import AdapterVersion, DatasetSnapshot, RunEvent, TrainingRun
 from training.snapshots import NothingToLearn, build_snapshot, keep_snapshot, learned_entries
 
 logger = logging.getLogger(__name__)
 
+Code = RunEvent.Code
 Phase = TrainingRun.Phase
 PROGRESS_SECONDS = 0.5
 # However many steps there are, their progress is written about so often.
 MAX_WRITES = 400
 MAX_CURVE_POINTS = 200
+# In the run's log; and as many measurements of what is held out.
+MAX_TOLD_STEPS = 40
 MEGABYTE = 1_000_000
 EXAM_NAME = "v-000000-examined"
 
@@ -79,12 +83,13 @@ def execute(run: TrainingRun) -> AdapterVersion | None:
 
 
 def _tidy_up() -> None:
-    """Leave checkpoints to runs that have not ended, and to the last one if it failed: it may be tried again.
+    """Leave checkpoints to runs that have not ended, and to the last that ended if it failed: it may be tried again.
 
     A folder whose row cannot be seen yet is not touched: somebody is just asking for that run.
     """
-    last = TrainingRun.objects.first()
-    for run in TrainingRun.objects.exclude(status__in=TrainingRun.ACTIVE).only("pk", "status"):
+    ended = TrainingRun.objects.exclude(status__in=TrainingRun.ACTIVE).order_by(F("ended_at").desc(nulls_last=True))
+    last = ended.first()
+    for run in ended.only("pk", "status"):
         if run != last or run.status != TrainingRun.Status.FAILED:
             shutil.rmtree(run.work_dir, ignore_errors=True)
 
@@ -101,10 +106,11 @@ def _execute_and_end(run: TrainingRun) -> AdapterVersion | None:
         runs.release(run)
         logger.info("training run %s: goes on when a worker is back", run.pk)
     except KeyboardInterrupt:
-        runs.cancel(run)
+        # Whoever started it here says whether it ends for good.
+        runs.release(run)
         raise
     except (NothingToLearn, BaseModelError, updates.CannotUpdate) as error:
-        runs.fail(run, str(error))
+        runs.fail(run, _in_words(error))
         logger.error("training run %s: %s", run.pk, error)
     except runs.ClaimLost:
         raise
@@ -118,10 +124,17 @@ def _execute_and_end(run: TrainingRun) -> AdapterVersion | None:
 
 
 def _in_words(error: Exception) -> str:
+    # As CUDA and torch's allocator for the CPU put it.
+    no_room = ("out of memory", "can't allocate memory", "not enough memory")
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in no_room):
+        return _(
+            "Not enough memory: close other programs, lower per_device_train_batch_size or max_length "
+            "under “Advanced”, or choose a smaller base model."
+        )
+    if isinstance(error, (NothingToLearn, BaseModelError)):
+        return str(error)
     if isinstance(error, sft.DidNotConverge):
         return _("The training did not settle on anything. A technician may lower its learning rate.")
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return _("Not enough memory. Close other programs or choose a smaller base model.")
     return _("Something unexpected went wrong: %(error)s") % {"error": error}
 
 
@@ -134,19 +147,22 @@ def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
     if run.origin:
         return _bring_in(run, stop)
     if run.snapshot is None:
-        runs.progress(run, snapshot=build_snapshot(current_publication()))
+        snapshot = build_snapshot(current_publication())
+        runs.progress(run, snapshot=snapshot)
+        num_wordings = snapshot.num_train + snapshot.num_eval
+        runs.record(run, Code.FROZEN, answers=snapshot.num_entries, wordings=num_wordings)
     assert run.snapshot is not None
     work_dir = run.work_dir
     work_dir.mkdir(parents=True, exist_ok=True)
-    runs.progress(run, phase=Phase.TRAINING)
+    _enter(run, Phase.TRAINING)
     if run.preset == TrainingRun.Preset.UPDATE and run.warm_start_from is None:
         runs.progress(run, warm_start_from=updates.version_to_update())
     result = _train(run, run.snapshot, work_dir, stop)
     if result.was_stopped:
         raise Cancelled
-    runs.progress(run, phase=Phase.EXAM, train_loss=_number(result.train_loss), eval_loss=result.eval_loss)
+    _enter(run, Phase.EXAM, train_loss=_number(result.train_loss), eval_loss=result.eval_loss)
     exam = _examine(work_dir / "adapter", run.snapshot.path, stop, learned=_learned_before(run))
-    runs.progress(run, phase=Phase.PACKAGING)
+    _enter(run, Phase.PACKAGING)
     with tempfile.TemporaryDirectory(dir=work_dir) as staged_root:
         staged = Path(staged_root) / "version"
         _stage(run, run.snapshot, work_dir / "adapter", staged, result, exam)
@@ -157,9 +173,9 @@ def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
 def _bring_in(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
     """A version out of a bundle, whose files have been looked at already (bundles.py): its exam is taken here."""
     bundle = run.work_dir / BUNDLE
-    runs.progress(run, phase=Phase.EXAM)
+    _enter(run, Phase.EXAM)
     exam = _examine(bundle / "adapter", (bundle / TRAIN).parent, stop, learned=_not_asked_there(bundle))
-    runs.progress(run, phase=Phase.PACKAGING)
+    _enter(run, Phase.PACKAGING)
     with tempfile.TemporaryDirectory(dir=run.work_dir) as staged_root:
         staged = Path(staged_root) / "version"
         shutil.copytree(bundle / "adapter", staged / "adapter")
@@ -182,8 +198,14 @@ def _publish(run: TrainingRun, staged: Path, exam: exams.ExamResult) -> AdapterV
     return version
 
 
+def _enter(run: TrainingRun, phase: Phase, **values: Any) -> None:
+    runs.record(run, Code.PHASE, phase=phase)
+    runs.progress(run, phase=phase, **values)
+
+
 def _train(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: threading.Event) -> TrainResult:
     last_written, last_step = 0.0, 0
+    log = _StepLog(run)
     losses: dict[str, float] = {}
     curve: list[list[float | None]] = list(run.curve)
 
@@ -200,16 +222,17 @@ def _train(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: th
             curve[:] = [point for number, point in enumerate(curve) if number % 2 == 0 or point[2] is not None]
         is_last = progress.step == progress.max_steps
         is_due = time.monotonic() - last_written >= PROGRESS_SECONDS
-        if is_last or (is_due and progress.step - last_step >= progress.max_steps / MAX_WRITES):
-            last_written, last_step = time.monotonic(), progress.step
-            memory_mb = psutil.Process().memory_info().rss // MEGABYTE
-            try:
+        try:
+            log.tell(progress)
+            if is_last or (is_due and progress.step - last_step >= progress.max_steps / MAX_WRITES):
+                last_written, last_step = time.monotonic(), progress.step
+                memory_mb = psutil.Process().memory_info().rss // MEGABYTE
                 runs.progress(
                     run, step=progress.step, max_steps=progress.max_steps, curve=curve, memory_mb=memory_mb, **losses
                 )
-            except DatabaseError as error:
-                # A training of hours is worth more than one line of its progress.
-                logger.warning("training run %s: this progress was not recorded: %s", run.pk, error)
+        except DatabaseError as error:
+            # A training of hours is worth more than one line of its progress.
+            logger.warning("training run %s: this progress was not recorded: %s", run.pk, error)
         if progress.step % 20 == 0 and progress.train_loss is None and progress.eval_loss is None:
             logger.info("training run %s: step %s of %s", run.pk, progress.step, progress.max_steps)
 
@@ -223,6 +246,33 @@ def _train(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: th
         on_progress=on_progress,
         should_stop=stop.is_set,
     )
+
+
+@dataclass(slots=True)
+class _StepLog:
+    """The few of all steps that are kept with the run as events."""
+
+    run: TrainingRun
+    is_empty: bool = True
+    told: dict[Code, int] = field(default_factory=dict)
+
+    def tell(self, progress: TrainProgress) -> None:
+        if self.is_empty:
+            self.is_empty = False
+            if progress.step > 1:
+                runs.record(self.run, Code.RESUMED, step=progress.step - 1)
+            if progress.batch_size is not None:
+                runs.record(self.run, Code.BATCH, size=progress.batch_size)
+        self._tell(Code.STEP, progress, progress.train_loss)
+        self._tell(Code.MEASURED, progress, progress.eval_loss)
+
+    def _tell(self, code: Code, progress: TrainProgress, loss: float | None) -> None:
+        is_due = progress.step - self.told.get(code, 0) >= progress.max_steps / MAX_TOLD_STEPS
+        if loss is None or not is_due:
+            return
+        self.told[code] = progress.step
+        shown = _number(round(loss, 4))
+        runs.record(self.run, code, step=progress.step, max_steps=progress.max_steps, loss=shown)
 
 
 def _warm_start(version: AdapterVersion | None) -> WarmStart | None:

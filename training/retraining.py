@@ -34,14 +34,14 @@ def train_if_due() -> TrainingRun | None:
         schedule = RetrainingSchedule.objects.select_for_update().filter(pk=1, is_enabled=True).first()
         if schedule is None or not (_night_has_come(schedule) or _enough_has_changed(schedule)):
             return None
-        if TrainingRun.objects.filter(status__in=TrainingRun.ACTIVE).exists():
+        if runs.running() is not None or runs.waiting().exists():
             # Whatever it is learning, this looks again once it has ended.
             return None
         run = None
         try:
             run = _train(schedule)
             schedule.outcome = _("Training %(run)s.") % {"run": run}
-        except (NothingNew, NotReady, runs.RunInProgress) as error:
+        except (NothingNew, NotReady, runs.QueueFull) as error:
             schedule.outcome = str(error)
         schedule.looked_at = timezone.now()
         schedule.save(update_fields=["looked_at", "outcome"])

@@ -2,6 +2,7 @@
 
 queued -> running -> succeeded | failed | cancelled. Every change is one conditional update: it names the status (and,
 once running, the claim) that it expects, and when no row matches, another process got there first.
+Any number may wait, up to MAX_WAITING; one runs, and the one that has waited longest comes next.
 Celery only wakes: a message lost or delivered twice changes nothing.
 """
 
@@ -17,13 +18,14 @@ from celery import current_app
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.db.models import Exists, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from kombu.exceptions import OperationalError
 
 from training import status_signal
 from training.lm.config import PRESETS, BaseModel, Precision, TrainConfig
-from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
+from training.models import AdapterVersion, DatasetSnapshot, RunEvent, TrainingRun
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +33,20 @@ HEARTBEAT_SECONDS = 5
 # A run silent for longer has lost its process.
 SILENCE_LIMIT = timedelta(seconds=60)
 MAX_ATTEMPTS = 3
+MAX_WAITING = 10
+# Of one run; beyond them the oldest of its steps make room.
+MAX_EVENTS = 200
 
 Status = TrainingRun.Status
+Code = RunEvent.Code
+
+
+class QueueFull(RuntimeError):
+    """As many runs wait as may."""
 
 
 class RunInProgress(RuntimeError):
-    """There is a run waiting or running already."""
+    """There is a run running already."""
 
 
 class ClaimLost(RuntimeError):
@@ -62,10 +72,10 @@ def queue_run(
     config: TrainConfig | None = None,
     is_scheduled: bool = False,
 ) -> TrainingRun:
-    """Ask for a training; a worker takes it as soon as one is free.
+    """Ask for a training; a worker takes it when its turn comes.
 
     Raises:
-        RunInProgress: one is waiting or running.
+        QueueFull: too many wait already.
     """
     with transaction.atomic():
         run = create_run(
@@ -75,7 +85,7 @@ def queue_run(
             config=config,
             is_scheduled=is_scheduled,
         )
-        transaction.on_commit(lambda: wake(run.pk))
+        transaction.on_commit(wake)
     status_signal.send(status_signal.RUN_MOVED)
     return run
 
@@ -87,14 +97,35 @@ def preset_config(preset: str) -> TrainConfig:
     return replace(PRESETS[preset], **{**whole, **settings.TRAINING_PARAMETERS})
 
 
+def differences_from_preset(run: TrainingRun) -> dict[str, tuple[Any, Any]]:
+    """Parameters of a run that are not its preset's: the run's value and what the preset means today."""
+    usual = preset_config(run.preset).to_dict()
+    return {name: (value, usual.get(name)) for name, value in run.config.items() if value != usual.get(name)}
+
+
 def start_in_foreground(
     preset: str = "normal", *, activates_on_success: bool = False, config: TrainConfig | None = None
 ) -> TrainingRun:
-    """A run that this process claims at once, so that it needs neither broker nor worker."""
+    """A run that this process claims at once, before those that wait; it needs neither broker nor worker.
+
+    Raises:
+        QueueFull: too many wait already.
+        RunInProgress: one is running.
+    """
     with transaction.atomic():
         run = create_run(preset, requested_by=None, activates_on_success=activates_on_success, config=config)
-        claimed = claim(run.pk)
-    assert claimed is not None, "nobody else can see the row before the transaction ends"
+        return claim_at_once(run)
+
+
+def claim_at_once(run: TrainingRun) -> TrainingRun:
+    """Take a run that nobody else can see yet, before those that wait.
+
+    Raises:
+        RunInProgress: one is running.
+    """
+    claimed = claim(run.pk)
+    if claimed is None:
+        raise RunInProgress(_("Training %(run)s has not ended yet.") % {"run": running() or ""})
     return claimed
 
 
@@ -118,33 +149,46 @@ def create_run(
         origin: for a version that was trained elsewhere and only takes its exam here, its name there.
 
     Raises:
-        RunInProgress: one is waiting or running.
+        QueueFull: too many wait already. Several that are asked for in the same moment may go beyond the limit.
     """
     sweep()
-    config = config or preset_config(preset)
-    try:
-        with transaction.atomic():
-            return TrainingRun.objects.create(
-                preset=preset,
-                config=config.to_dict(),
-                base_model=configured_base().label,
-                requested_by=requested_by,
-                activates_on_success=activates_on_success,
-                snapshot=snapshot,
-                warm_start_from=warm_start_from,
-                is_scheduled=is_scheduled,
-                origin=origin,
-            )
-    except IntegrityError as error:
-        active = TrainingRun.objects.filter(status__in=TrainingRun.ACTIVE).first()
-        raise RunInProgress(_("Training %(run)s has not ended yet.") % {"run": active or ""}) from error
+    if is_full():
+        text = _("%(num)d trainings are waiting already. Cancel one, or wait until one has ended.")
+        raise QueueFull(text % {"num": MAX_WAITING})
+    with transaction.atomic():
+        run = TrainingRun.objects.create(
+            preset=preset,
+            config=(config or preset_config(preset)).to_dict(),
+            base_model=configured_base().label,
+            requested_by=requested_by,
+            activates_on_success=activates_on_success,
+            snapshot=snapshot,
+            warm_start_from=warm_start_from,
+            is_scheduled=is_scheduled,
+            origin=origin,
+        )
+        record(run, Code.ASKED, by=requested_by)
+    return run
+
+
+def waiting() -> QuerySet[TrainingRun]:
+    """The queue, in order. A run that went back to it keeps its place: it was asked for before those behind it."""
+    return TrainingRun.objects.filter(status=Status.QUEUED).order_by("pk")
+
+
+def is_full() -> bool:
+    return waiting().count() >= MAX_WAITING
+
+
+def running() -> TrainingRun | None:
+    return TrainingRun.objects.filter(status=Status.RUNNING).first()
 
 
 def retry(run: TrainingRun, *, requested_by: User | None = None) -> TrainingRun:
     """A new run on the data and with the parameters of one that failed, from the last checkpoint that it wrote.
 
     Raises:
-        RunInProgress: one is waiting or running.
+        QueueFull: too many wait already.
         ValueError: the run has not failed, or its checkpoints are gone.
     """
     if not run.can_be_retried:
@@ -162,8 +206,11 @@ def retry(run: TrainingRun, *, requested_by: User | None = None) -> TrainingRun:
         )
         # Before anybody can claim the new run. If the base has been changed since, it fails and says so.
         TrainingRun.objects.filter(pk=retried.pk).update(base_model=run.base_model)
-        run.work_dir.rename(retried.work_dir)
-        transaction.on_commit(lambda: wake(retried.pk))
+        try:
+            run.work_dir.rename(retried.work_dir)
+        except FileNotFoundError as error:
+            raise ValueError(f"the checkpoints of run {run.pk} are gone") from error
+        transaction.on_commit(wake)
     status_signal.send(status_signal.RUN_MOVED)
     return retried
 
@@ -173,26 +220,52 @@ def _may_activate(user: User | None) -> bool:
     return user is None or user.has_perm("training.activate_adapterversion")
 
 
-def wake(run_pk: int, *, expires: float | None = None) -> None:
+def wake(*, expires: float | None = None) -> None:
     """Tell a worker that a run is waiting. Without a broker the run waits for the next sweep."""
     try:
-        current_app.send_task("training.tasks.run_training", args=[run_pk], expires=expires)
+        current_app.send_task("training.tasks.run_training", expires=expires)
     except OperationalError as error:
-        logger.warning("training run %s waits: the broker cannot be reached (%s)", run_pk, error)
+        logger.warning("trainings wait: the broker cannot be reached (%s)", error)
+
+
+def _wake_if_waited_for() -> None:
+    if waiting().exists():
+        wake()
+
+
+def claim_next(*, up_to: int | None = None) -> TrainingRun | None:
+    """Take the run that has waited longest. None when none waits, or one is running.
+
+    Args:
+        up_to: the number of the last run to take.
+    """
+    rows = waiting() if up_to is None else waiting().filter(pk__lte=up_to)
+    while (next_in_line := rows.first()) is not None:
+        run = claim(next_in_line.pk)
+        if run is not None or running() is not None:
+            return run
+    return None
 
 
 def claim(run_pk: int) -> TrainingRun | None:
-    """Take a waiting run. None when it is no longer waiting: taken, ended, or delivered twice."""
+    """Take a waiting run. None when it is no longer waiting (taken, ended, delivered twice), or another is running."""
     token = uuid.uuid4().hex
     now = timezone.now()
-    num_claimed = TrainingRun.objects.filter(pk=run_pk, status=Status.QUEUED).update(
-        status=Status.RUNNING, phase=TrainingRun.Phase.PREPARING, claim=token, heartbeat_at=now
-    )
+    another_runs = Exists(TrainingRun.objects.filter(status=Status.RUNNING))
+    try:
+        with transaction.atomic():
+            num_claimed = TrainingRun.objects.filter(~another_runs, pk=run_pk, status=Status.QUEUED).update(
+                status=Status.RUNNING, phase=TrainingRun.Phase.PREPARING, claim=token, heartbeat_at=now
+            )
+    except IntegrityError:
+        # Two processes saw none running and took different runs; the constraint let the first one in.
+        return None
     if num_claimed == 0:
         return None
     TrainingRun.objects.filter(pk=run_pk, started_at=None).update(started_at=now)
     run = TrainingRun.objects.get(pk=run_pk)
     _write(run, num_attempts=run.num_attempts + 1)
+    record(run, Code.STARTED, attempt=run.num_attempts)
     status_signal.send(status_signal.RUN_MOVED)
     return run
 
@@ -212,6 +285,14 @@ def progress(run: TrainingRun, **values: Any) -> None:
     status_signal.send(status_signal.RUN_MOVED)
 
 
+def record(run: TrainingRun, code: Code, *, by: User | None = None, **values: Any) -> None:
+    """Keep what happened with the run. `values` are what events.py puts into words."""
+    RunEvent.objects.create(run=run, code=code, values=values, by=by)
+    if run.events.count() > MAX_EVENTS:
+        oldest_step = run.events.filter(code__in=[Code.STEP, Code.MEASURED]).values("pk")[:1]
+        run.events.filter(pk__in=list(oldest_step.values_list("pk", flat=True))).delete()
+
+
 def succeed(run: TrainingRun) -> None:
     _end(run, Status.SUCCEEDED, phase=TrainingRun.Phase.DONE)
 
@@ -229,14 +310,19 @@ def release(run: TrainingRun) -> None:
     _write(
         run, status=Status.QUEUED, phase=TrainingRun.Phase.WAITING, claim="", num_attempts=max(run.num_attempts - 1, 0)
     )
+    record(run, Code.RETURNED)
+    status_signal.send(status_signal.RUN_MOVED)
 
 
-def request_cancel(run_pk: int) -> None:
+def request_cancel(run_pk: int, *, by: User | None = None) -> None:
     """Cancel a waiting run at once; ask a running one to stop after its current step."""
     now = timezone.now()
+    rows = TrainingRun.objects.filter(pk=run_pk)
     # The wish first: whoever claims or sweeps the run between the two updates finds it.
-    TrainingRun.objects.filter(pk=run_pk, status__in=TrainingRun.ACTIVE).update(cancel_requested_at=now)
-    TrainingRun.objects.filter(pk=run_pk, status=Status.QUEUED).update(status=Status.CANCELLED, ended_at=now)
+    if rows.filter(status__in=TrainingRun.ACTIVE, cancel_requested_at=None).update(cancel_requested_at=now):
+        record(rows.get(), Code.CANCEL_ASKED, by=by)
+    if rows.filter(status=Status.QUEUED).update(status=Status.CANCELLED, ended_at=now):
+        record(rows.get(), Code.CANCELLED)
     status_signal.send(status_signal.RUN_MOVED)
 
 
@@ -247,10 +333,10 @@ def is_silent(run: TrainingRun) -> bool:
     return timezone.now() - run.heartbeat_at > SILENCE_LIMIT
 
 
-def sweep() -> list[int]:
-    """Deal with runs whose process has gone silent: back to the queue, or failed after several attempts.
+def sweep() -> bool:
+    """Deal with a run whose process has gone silent: back to the queue, or failed after several attempts.
 
-    Returns the runs that wait, so that the caller may wake a worker for them.
+    Returns whether a worker is wanted: a run waits and none is running.
     """
     silent = TrainingRun.objects.filter(status=Status.RUNNING, heartbeat_at__lt=timezone.now() - SILENCE_LIMIT)
     for run in silent:
@@ -263,14 +349,17 @@ def sweep() -> list[int]:
                 fail(run, _("The training stopped unexpectedly %(num)d times.") % {"num": run.num_attempts})
             else:
                 _write(run, status=Status.QUEUED, phase=TrainingRun.Phase.WAITING, claim="")
+                record(run, Code.LOST)
                 logger.warning("training run %s fell silent and waits for a worker again", run.pk)
         except ClaimLost:
             continue
-    return list(TrainingRun.objects.filter(status=Status.QUEUED).order_by("pk").values_list("pk", flat=True))
+    return waiting().exists() and running() is None
 
 
 def _end(run: TrainingRun, status: Status, **values: Any) -> None:
     _write(run, status=status, ended_at=timezone.now(), **values)
+    record(run, Code(status))
+    transaction.on_commit(_wake_if_waited_for)
     status_signal.send(status_signal.RUN_MOVED)
 
 

@@ -1,4 +1,4 @@
-"""Celery as one more way in: a task takes a key, calls one function, and has no logic of its own."""
+"""Celery as one more way in: a task calls one function and has no logic of its own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SWEEP_SECONDS = 20
 
 
 @shared_task
-def run_training(run_pk: int) -> None:
+def run_training() -> None:
     from training.pipeline import ToldToGo, execute
 
     def leave(signum: int, frame: FrameType | None) -> None:
         raise ToldToGo
 
-    run = runs.claim(run_pk)
+    run = runs.claim_next()
     if run is not None:
         signal.signal(signal.SIGTERM, leave)
         execute(run)
@@ -28,8 +28,8 @@ def run_training(run_pk: int) -> None:
 
 @shared_task
 def sweep_runs() -> None:
-    for run_pk in runs.sweep():
-        runs.wake(run_pk, expires=SWEEP_SECONDS)
+    if runs.sweep():
+        runs.wake(expires=SWEEP_SECONDS)
 
 
 @shared_task

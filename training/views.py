@@ -22,13 +22,14 @@ from faq.models import FaqEntry
 from training import bundle_format, bundles, runs, updates, versions
 from training.comparison import compare
 from training.differences import Changes, changes_since
+from training.forms import TrainingForm
 from training.going_live import go_back, go_live
 from training.going_live import undo as undo_activation
 from training.insights import THRESHOLDS, apply_threshold, critical_lost
 from training.models import AdapterVersion, TrainingRun
-from training.overview import run_status
+from training.overview import queue, training_status
 from training.preflight import NotReady, Preflight, in_minutes, preflight, require_ready
-from training.status import latest_run
+from training.retraining import cheapest_preset
 from training.teaching import add_wording as teach_wording
 
 MAX_NOTE_CHARS = 300
@@ -43,16 +44,21 @@ def _require(request: HttpRequest, permission: str) -> None:
 def prepare(request: HttpRequest) -> HttpResponse:
     """What a training would learn, what is wrong with it and how long it would take, before it is asked for."""
     _require(request, "training.add_trainingrun")
-    run = latest_run()
+    return _prepare_page(request, TrainingForm(initial={"preset": cheapest_preset()}))
+
+
+def _prepare_page(request: HttpRequest, form: TrainingForm) -> HttpResponse:
     found = preflight()
     context = {
         "title": _("Prepare a training"),
         "preflight": found,
         "changes": _changes_since(versions.live_version()),
         "live": versions.live_version(),
-        "active_run": run if run is not None and run.is_active else None,
+        "num_before": len(queue()) + (runs.running() is not None),
+        "is_full": runs.is_full(),
         "presets": _presets(found),
         "update": _update(found),
+        "form": form,
         "back_url": reverse("admin:index"),
     }
     return render(
@@ -119,18 +125,18 @@ def _no_formula(cell: str) -> str:
 @require_POST
 def train_now(request: HttpRequest) -> HttpResponse:
     _require(request, "training.add_trainingrun")
-    preset = request.POST.get("preset", TrainingRun.Preset.NORMAL)
-    if preset not in TrainingRun.Preset.values:
-        messages.error(request, _("Choose one of the ways to train."))
-        return redirect("admin:training_prepare")
+    form = TrainingForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, _("The training was not asked for. Mend what is marked below."))
+        return _prepare_page(request, form)
     try:
         require_ready()
-        if preset == TrainingRun.Preset.UPDATE:
+        if form.cleaned_data["preset"] == TrainingRun.Preset.UPDATE:
             updates.version_to_update()
-        run = runs.queue_run(preset, requested_by=request.user)  # type: ignore[arg-type]
-    except (NotReady, updates.CannotUpdate, runs.RunInProgress) as error:
+        run = runs.queue_run(form.cleaned_data["preset"], requested_by=request.user, config=form.config)  # type: ignore[arg-type]
+    except (NotReady, updates.CannotUpdate, runs.QueueFull) as error:
         messages.error(request, str(error))
-        return redirect("admin:training_prepare")
+        return _prepare_page(request, form)
     return redirect("admin:training_trainingrun_change", run.pk)
 
 
@@ -138,8 +144,12 @@ def train_now(request: HttpRequest) -> HttpResponse:
 def cancel_run(request: HttpRequest, run_pk: int) -> HttpResponse:
     _require(request, "training.change_trainingrun")
     run = get_object_or_404(TrainingRun, pk=run_pk)
-    runs.request_cancel(run.pk)
-    messages.info(request, _("The training stops after its current step."))
+    runs.request_cancel(run.pk, by=request.user)  # type: ignore[arg-type]
+    run.refresh_from_db()
+    if run.status == TrainingRun.Status.RUNNING:
+        messages.info(request, _("The training stops after its current step."))
+    elif run.status == TrainingRun.Status.CANCELLED:
+        messages.info(request, _("The training is cancelled."))
     return redirect("admin:training_trainingrun_change", run.pk)
 
 
@@ -147,12 +157,12 @@ def cancel_run(request: HttpRequest, run_pk: int) -> HttpResponse:
 def retry_run(request: HttpRequest, run_pk: int) -> HttpResponse:
     _require(request, "training.add_trainingrun")
     run = get_object_or_404(TrainingRun, pk=run_pk)
-    if not run.can_be_retried:
-        messages.error(request, _("Nothing is left of this training to go on from. Train again."))
-        return redirect("admin:training_trainingrun_change", run.pk)
     try:
         retried = runs.retry(run, requested_by=request.user)  # type: ignore[arg-type]
-    except runs.RunInProgress as error:
+    except ValueError:
+        messages.error(request, _("Nothing is left of this training to go on from. Train again."))
+        return redirect("admin:training_trainingrun_change", run.pk)
+    except runs.QueueFull as error:
         messages.error(request, str(error))
         return redirect("admin:training_trainingrun_change", run.pk)
     return redirect("admin:training_trainingrun_change", retried.pk)
@@ -161,8 +171,7 @@ def retry_run(request: HttpRequest, run_pk: int) -> HttpResponse:
 @require_safe
 def status(request: HttpRequest) -> JsonResponse:
     _require(request, "training.view_trainingrun")
-    run = latest_run()
-    return JsonResponse({"run": run_status(run) if run else None})
+    return JsonResponse(training_status())
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -309,16 +318,15 @@ def import_version(request: HttpRequest) -> HttpResponse:
             if upload is None:
                 raise bundle_format.BundleError(_("Choose a file."))
             run = bundles.queue_import(cast(BinaryIO, upload.file), imported_by=request.user)  # type: ignore[arg-type]
-        except (bundle_format.BundleError, runs.RunInProgress) as error:
+        except (bundle_format.BundleError, runs.QueueFull) as error:
             messages.error(request, str(error))
             return redirect("admin:training_import_version")
         return redirect("admin:training_trainingrun_change", run.pk)
-    latest = latest_run()
     context = {
         "title": _("Bring in a version"),
         "max_mb": bundle_format.MAX_BUNDLE_BYTES // bundle_format.MEGABYTE,
         "base_model": runs.configured_base().label,
-        "active_run": latest if latest is not None and latest.is_active else None,
+        "is_full": runs.is_full(),
         "back_url": reverse("admin:training_adapterversion_changelist"),
     }
     return render(request, "admin/training/import.html", {**_admin_context(request), **context})

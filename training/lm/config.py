@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -49,6 +50,41 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:8]
 
 
+class Requirement(StrEnum):
+    """What a training parameter's value must be."""
+
+    POSITIVE = "must be greater than 0"
+    NOT_NEGATIVE = "must be at least 0"
+    SHARE = "must be at least 0 and less than 1"
+    QUANT_TYPE = "must be nf4 or fp4"
+
+
+_REQUIREMENTS: dict[Requirement, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
+    Requirement.POSITIVE: (
+        lambda value: value > 0,
+        (
+            *("num_train_epochs", "min_steps", "max_steps", "per_device_train_batch_size"),
+            *("gradient_accumulation_steps", "learning_rate", "lora_r", "lora_alpha", "max_length", "save_steps"),
+            "min_rows_per_answer",
+        ),
+    ),
+    Requirement.NOT_NEGATIVE: (
+        lambda value: value >= 0,
+        ("early_stopping_patience", "weight_decay", "seed", "num_augmented", "replay_ratio", "min_replayed"),
+    ),
+    Requirement.SHARE: (lambda value: 0 <= value < 1, ("warmup_ratio", "lora_dropout")),
+    Requirement.QUANT_TYPE: (lambda value: value in ("nf4", "fp4"), ("bnb_4bit_quant_type",)),
+}
+
+
+def broken_requirement(name: str, value: Any) -> Requirement | None:
+    """What a value of the training parameter `name` should be and is not; None if it is as it should."""
+    for requirement, (is_met, names) in _REQUIREMENTS.items():
+        if name in names and not is_met(value):
+            return requirement
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     """Hyperparameters of one QLoRA fine-tuning.
@@ -89,22 +125,10 @@ class TrainConfig:
     early_stopping_patience: int = 0
 
     def __post_init__(self) -> None:
-        positive = (
-            *("num_train_epochs", "min_steps", "max_steps", "per_device_train_batch_size"),
-            *("gradient_accumulation_steps", "learning_rate", "lora_r", "lora_alpha", "max_length", "save_steps"),
-        )
-        values = asdict(self)
-        for name in positive:
-            if not values[name] > 0:
-                raise ValueError(f"{name} must be greater than 0, not {values[name]}")
-        for name in ("early_stopping_patience", "num_augmented", "replay_ratio", "min_replayed"):
-            if values[name] < 0:
-                raise ValueError(f"{name} must be at least 0, not {values[name]}")
-        for name in ("warmup_ratio", "lora_dropout"):
-            if not 0 <= values[name] < 1:
-                raise ValueError(f"{name} must be at least 0 and less than 1, not {values[name]}")
-        if self.bnb_4bit_quant_type not in ("nf4", "fp4"):
-            raise ValueError(f"bnb_4bit_quant_type must be nf4 or fp4, not {self.bnb_4bit_quant_type}")
+        for name, value in asdict(self).items():
+            broken = broken_requirement(name, value)
+            if broken is not None:
+                raise ValueError(f"{name} {broken}, not {value}")
 
     def steps_for(self, num_rows: int) -> int:
         """Optimizer steps for `num_rows` training rows."""
@@ -185,12 +209,17 @@ class GenerationParams:
 
 @dataclass(frozen=True, slots=True)
 class TrainProgress:
-    """One line of a run's log: where it is and what it measured there."""
+    """One line of a run's log: where it is and what it measured there.
+
+    Attributes:
+        batch_size: rows in one forward, where the memory holds fewer than were asked for.
+    """
 
     step: int
     max_steps: int
     train_loss: float | None = None
     eval_loss: float | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

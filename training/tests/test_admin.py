@@ -13,7 +13,7 @@ from pytest_django import Settings
 
 from faq.models import FaqEntry, Paraphrase
 from training import runs, versions
-from training.models import Activation, AdapterVersion, ExamAnswer, TrainingRun
+from training.models import Activation, AdapterVersion, ExamAnswer, RunEvent, TrainingRun
 from training.tests.conftest import Answers, MakeVersion
 
 pytestmark = pytest.mark.django_db
@@ -86,11 +86,131 @@ def test_train_now_queues_a_run_for_who_asked(
     run = TrainingRun.objects.get()
     assert response.headers["Location"] == f"/admin/training/trainingrun/{run.pk}/change/"
     assert (run.status, run.preset, run.requested_by) == ("queued", "quick", olga)
-    page = owner.get("/admin/").content.decode()
-    assert "A training is under way." in page
-    again = owner.post("/admin/training/trainingrun/train-now/", {"preset": "quick"}, follow=True)
-    assert "has not ended yet" in again.content.decode()
-    assert TrainingRun.objects.count() == 1
+    assert "1 training goes first." in owner.get("/admin/training/trainingrun/prepare/").content.decode()
+    owner.post("/admin/training/trainingrun/train-now/", {"preset": "thorough"})
+    assert [each.preset for each in runs.waiting()] == ["quick", "thorough"]
+
+
+def test_the_queue_is_shown_with_who_asked_and_can_be_left(owner: Client, olga: User) -> None:
+    running = runs.start_in_foreground()
+    second, third = (runs.create_run(preset, requested_by=olga) for preset in ("quick", "thorough"))
+
+    for url in ("/admin/", f"/admin/training/trainingrun/{third.pk}/change/"):
+        page = owner.get(url).content.decode()
+        rows = [" ".join(re.sub(r"<[^>]+>", " ", row).split()) for row in re.findall(r"<li.*?</li>", page, re.DOTALL)]
+        queue = [row for row in rows if "Cancel #" in row]
+        assert [row.split()[:3] for row in queue] == [["1.", str(second), "Quick"], ["2.", str(third), "Thorough"]]
+        assert all("· olga" in row for row in queue)
+    status = owner.get("/admin/training/trainingrun/status.json").json()
+    assert (status["run"]["id"], status["queue"]) == (running.pk, [second.pk, third.pk])
+
+    response = owner.post(f"/admin/training/trainingrun/{second.pk}/cancel/", follow=True)
+    assert "The training is cancelled." in response.content.decode()
+    assert list(runs.waiting()) == [third]
+
+
+def test_who_may_only_look_sees_the_queue_and_no_button(client: Client, olga: User) -> None:
+    runs.create_run(requested_by=olga)
+    client.force_login(clerk("view_trainingrun"))
+
+    page = client.get("/admin/").content.decode()
+
+    assert "· olga" in page
+    assert "/cancel/" not in page
+
+
+def test_a_full_queue_takes_no_more(owner: Client, shop: None) -> None:
+    for _ in range(runs.MAX_WAITING):
+        runs.create_run()
+
+    page = owner.get("/admin/training/trainingrun/prepare/").content.decode()
+    assert "<fieldset disabled>" in page
+    assert "As many trainings wait as may." in page
+    response = owner.post("/admin/training/trainingrun/train-now/", {"preset": "quick", "lora_r": "8"})
+    assert "10 trainings are waiting already." in response.content.decode()
+    assert 'name="lora_r" value="8"' in response.content.decode(), "nothing typed is lost"
+    assert runs.waiting().count() == runs.MAX_WAITING
+
+
+def test_a_trainer_changes_parameters_and_the_run_says_so(owner: Client, shop: None, settings: Settings) -> None:
+    settings.TRAINING_PARAMETERS = {"learning_rate": 0.001}
+    page = owner.get("/admin/training/trainingrun/prepare/").content.decode()
+    assert "If left empty: Quick: 4, Normal: 12, Thorough: 24." in page
+    assert "If left empty: 0.001." in page, "a preset is what the settings make of it"
+
+    typed = {"preset": "quick", "lora_r": "8", "lora_dropout": "0", "cut_completions": "no", "seed": ""}
+    owner.post("/admin/training/trainingrun/train-now/", typed)
+
+    run = TrainingRun.objects.get()
+    usual = runs.preset_config("quick").to_dict()
+    assert run.config == {**usual, "lora_r": 8, "lora_dropout": 0.0, "cut_completions": False}
+    page = " ".join(
+        re.sub(r"<[^>]+>", " ", owner.get(f"/admin/training/trainingrun/{run.pk}/change/").content.decode()).split()
+    )
+    assert (
+        "Other than “Quick” usually is: lora_r 8 (32) , lora_dropout 0.0 (0.05) , cut_completions False (True)" in page
+    )
+
+
+def test_a_run_as_its_preset_says_nothing_of_parameters(owner: Client, shop: None) -> None:
+    owner.post("/admin/training/trainingrun/train-now/", {"preset": "thorough", "lora_r": "", "cut_completions": ""})
+
+    run = TrainingRun.objects.get()
+    assert run.config == runs.preset_config("thorough").to_dict()
+    page = owner.get(f"/admin/training/trainingrun/{run.pk}/change/").content.decode()
+    assert "Other than" not in page
+
+
+BAD_VALUES = [
+    ("lora_r", "0", "It must be greater than 0."),
+    ("lora_r", "ocho", "Enter a whole number."),
+    ("lora_dropout", "1", "It must be at least 0 and less than 1."),
+    ("learning_rate", "-1", "It must be greater than 0."),
+    ("learning_rate", "nan", "Enter a number."),
+    ("weight_decay", "-0.5", "It must be at least 0."),
+    ("max_steps", str(2**40), "Ensure this value is less than or equal to"),
+    ("cut_completions", "perhaps", "Select a valid choice."),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error"), BAD_VALUES)
+def test_a_bad_parameter_is_told_at_its_field_and_the_others_stay(
+    owner: Client, shop: None, name: str, value: str, error: str
+) -> None:
+    typed = {"preset": "thorough", "num_train_epochs": "7", "seed": "<b>", name: value}
+
+    page = owner.post("/admin/training/trainingrun/train-now/", typed).content.decode()
+
+    field = page[page.index(f'<label for="id_{name}"') :].split("<label")[1]
+    assert error in field
+    assert 'name="num_train_epochs" value="7"' in page
+    assert 'value="&lt;b&gt;"' in page
+    assert '<details class="room-advanced" open>' in page
+    assert re.search(r'value="thorough"\s+checked', page)
+    assert not TrainingRun.objects.exists()
+
+
+def test_how_the_base_is_quantised_cannot_be_changed(owner: Client, shop: None) -> None:
+    """Every version is served on the same 4-bit base."""
+    owner.post("/admin/training/trainingrun/train-now/", {"preset": "quick", "load_in_4bit": "no", "claim": "x"})
+
+    assert TrainingRun.objects.get().config == runs.preset_config("quick").to_dict()
+
+
+def test_a_run_page_tells_what_happened_after_it_has_ended_too(owner: Client, olga: User) -> None:
+    run = runs.start_in_foreground()
+    runs.record(run, RunEvent.Code.STEP, step=40, max_steps=120, loss=0.61)
+    url = f"/admin/training/trainingrun/{run.pk}/change/"
+    step = r'<li data-line="\d+"><time datetime="[^"]+">[^<]+</time> Learning: step 40 of 120, error 0.61</li>'
+    assert re.search(step, owner.get(url).content.decode())
+    assert 'role="log"' in owner.get(url).content.decode()
+
+    owner.post(f"/admin/training/trainingrun/{run.pk}/cancel/")
+    runs.cancel(run)
+
+    page = owner.get(url).content.decode()
+    assert re.search(step, page)
+    assert page.index("Learning: step 40") < page.index("Cancelled by olga") < page.index("Ended without a version")
 
 
 def test_train_now_refuses_a_way_that_does_not_exist(owner: Client, shop: None) -> None:
@@ -244,9 +364,9 @@ def test_changes_can_be_taken_to_a_spreadsheet(owner: Client, shop: None, make_v
 def test_what_must_be_mended_is_not_trained(owner: Client, shop: None) -> None:
     FaqEntry.objects.exclude(key="hours").delete()
 
-    response = owner.post("/admin/training/trainingrun/train-now/", {"preset": "quick"}, follow=True)
+    response = owner.post("/admin/training/trainingrun/train-now/", {"preset": "quick", "seed": "7"})
 
-    assert response.redirect_chain[-1][0] == "/admin/training/trainingrun/prepare/"
+    assert 'name="seed" value="7"' in response.content.decode(), "nothing typed is lost"
     assert "At least 2 published answers are needed; there are 1." in response.content.decode()
     assert not TrainingRun.objects.exists()
 
@@ -343,7 +463,7 @@ POSTS = [
 
 @pytest.mark.parametrize(("name", "url", "permission"), POSTS, ids=[name for name, _, _ in POSTS])
 def test_each_action_needs_its_permission(
-    client: Client, make_version: MakeVersion, name: str, url: str, permission: str
+    client: Client, shop: None, make_version: MakeVersion, name: str, url: str, permission: str
 ) -> None:
     version = make_version()
     url = url.format(run=version.run.pk, version=version.pk)

@@ -513,14 +513,14 @@ def test_an_exam_that_failed_is_taken_again(bundle: bytes, olga: User, monkeypat
     run = bundles.queue_import(io.BytesIO(bundle), imported_by=olga)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "_examine", lambda *args: 1 / 0)
-        run_training(run.pk)
+        run_training()
     run.refresh_from_db()
     assert (run.status, run.can_be_retried) == ("failed", True)
     assert not AdapterVersion.objects.exists()
     assert not DatasetSnapshot.objects.exists()
 
     retried = runs.retry(run, requested_by=olga)
-    run_training(retried.pk)
+    run_training()
 
     version = AdapterVersion.objects.get(run=retried)
     assert version.run.origin == run.origin
@@ -535,7 +535,7 @@ def test_a_base_that_was_changed_meanwhile_fails_in_words(
     run = bundles.queue_import(io.BytesIO(bundle), imported_by=olga)
     settings.BASE_MODEL = str(make_base(tmp_path / "gpt2", "gpt2"))
 
-    run_training(run.pk)
+    run_training()
 
     run.refresh_from_db()
     assert (run.status, run.error) == ("failed", "The base model has been changed since this version was brought in.")
@@ -558,7 +558,7 @@ def test_staff_bring_a_version_in_and_see_both_exams(bundle: bytes, olga: User, 
     assert f"{run.origin}, from another server, takes its exam here." in waiting
     again = client.post(VERSIONS + "import/", {"bundle": io.BytesIO(bundle)}, follow=True)
     assert "has not ended yet" in again.content.decode()
-    run_training(run.pk)
+    run_training()
     version = AdapterVersion.objects.get()
     run_page = client.get(f"/admin/training/trainingrun/{run.pk}/change/").content.decode()
     assert f"{run.origin} from another server is version" in run_page

@@ -16,7 +16,7 @@ from django.test import Client
 from chatbot_site.asgi import application
 from training import runs
 from training.consumers import CLOSE_FORBIDDEN
-from training.models import TrainingRun
+from training.models import RunEvent, TrainingRun
 from training.tests.test_admin import clerk
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -70,6 +70,28 @@ def test_who_may_see_runs_is_told_at_once_and_of_every_step() -> None:
         assert (status["phase_text"], status["step"], status["percent"]) == ("Learning", 50, 30)
         assert (status["curve"], status["memory_mb"]) == ([[50, 1.5, None]], 900)
         assert "left" in status["left_text"]
+
+    watch(clerk("view_trainingrun"), scenario)
+
+
+def test_the_log_and_the_queue_are_sent_as_they_grow() -> None:
+    run = runs.start_in_foreground()
+
+    async def scenario(communicator: WebsocketCommunicator) -> None:
+        first = json.loads(await communicator.receive_from(timeout=2))
+        assert [line["text"] for line in first["run"]["log"]] == ["Asked for", "Started"]
+        assert first["queue"] == []
+        waiting = await database_sync_to_async(runs.queue_run)()
+        second = json.loads(await communicator.receive_from(timeout=2))
+        assert (second["run"]["id"], second["queue"]) == (run.pk, [waiting.pk])
+        await database_sync_to_async(runs.record)(run, RunEvent.Code.STEP, step=1, max_steps=2, loss=0.5)
+        await database_sync_to_async(runs.progress)(run, step=1, max_steps=2)
+        third = (await told(communicator))["log"]
+        assert third[:2] == first["run"]["log"], "a line keeps its name and its words"
+        assert third[2]["text"] == "Learning: step 1 of 2, error 0.50"
+        await database_sync_to_async(runs.succeed)(run)
+        last = json.loads(await communicator.receive_from(timeout=2))
+        assert (last["run"]["id"], last["queue"]) == (waiting.pk, [waiting.pk]), "its turn comes"
 
     watch(clerk("view_trainingrun"), scenario)
 

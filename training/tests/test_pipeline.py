@@ -23,9 +23,10 @@ from pytest_django import Settings
 from safetensors.torch import load_file
 
 from faq.models import FaqEntry, OffTopicQuestion
-from training import pipeline, runs, serving, versions
+from training import pipeline, runs, serving, status_signal, versions
+from training.lm import sft
 from training.lm.adapters import AdapterError
-from training.lm.config import TrainConfig
+from training.lm.config import TrainConfig, TrainProgress, TrainResult
 from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -380,9 +381,131 @@ def test_the_commands_say_what_is_wrong(shop: None, on_tiny_llama: None, tmp_pat
     version = train()
     with pytest.raises(CommandError, match="tokens"):
         call_command("ask", "x y " * 5000, "--version", version.name)
-    runs.create_run()
-    with pytest.raises(CommandError, match="has not ended yet"):
+    for _ in range(runs.MAX_WAITING):
+        runs.create_run()
+    with pytest.raises(CommandError, match="are waiting already"):
         call_command("train", "--wait")
+
+
+def test_the_command_carries_out_what_waits_before_it(shop: None, on_tiny_llama: None, settings: Settings) -> None:
+    settings.TRAINING_PARAMETERS = {"min_steps": 4, "max_steps": 4, "lora_r": 4}
+    before = runs.create_run()
+    err = StringIO()
+
+    call_command("train", "--wait", stdout=StringIO(), stderr=err)
+
+    first, second = AdapterVersion.objects.order_by("number")
+    assert first.run == before
+    assert first.run.ended_at <= second.run.started_at  # type: ignore[operator]
+    assert f"training #{before.pk} was asked for before and goes first" in err.getvalue()
+
+
+def test_the_command_waits_for_a_worker_that_has_taken_its_run(
+    shop: None, on_tiny_llama: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is played by what happens while the command sleeps."""
+    running = runs.start_in_foreground(config=FAST)
+    naps = []
+
+    def work_meanwhile(seconds: float) -> None:
+        naps.append(seconds)
+        current = runs.running()
+        if current == running:
+            runs.succeed(running)
+            assert runs.claim_next() is not None
+        elif current is not None:
+            runs.fail(current, "no memory")
+
+    monkeypatch.setattr("training.management.commands.train.time.sleep", work_meanwhile)
+    with pytest.raises(CommandError, match="no memory"):
+        call_command("train", "--wait", stdout=StringIO(), stderr=StringIO())
+
+    assert len(naps) == 2
+
+
+def test_ctrl_c_cancels_only_the_commands_own_run(
+    shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = runs.create_run(config=FAST)
+
+    def interrupted(run: TrainingRun, **values: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "progress", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call_command("train", "--wait", stdout=StringIO(), stderr=StringIO())
+
+    before.refresh_from_db()
+    assert before.status == "queued"
+    assert TrainingRun.objects.exclude(pk=before.pk).get().status == "cancelled"
+
+
+def test_ten_thousand_steps_write_a_thousand_rows_at_most(
+    shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the trainer only what it tells; a step every moment, the worst case for what is written."""
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
+    run = runs.start_in_foreground(config=FAST)
+    num_steps = 10_000
+
+    def tell_all(*args: object, on_progress: Callable[[TrainProgress], None], **kwargs: object) -> TrainResult:
+        for step in range(1, num_steps + 1):
+            on_progress(TrainProgress(step, num_steps))
+            if step % 5 == 0:
+                on_progress(TrainProgress(step, num_steps, train_loss=1.0))
+                on_progress(TrainProgress(step, num_steps, eval_loss=1.0))
+        return TrainResult(num_steps, num_steps, 1.0, 1.0, 1.0, was_stopped=True)
+
+    monkeypatch.setattr(sft, "train", tell_all)
+    monkeypatch.setattr(status_signal, "_send", lambda what: None)
+    with CaptureQueriesContext(connection) as queries:
+        pipeline.execute(run)
+
+    writes = [query for query in queries if query["sql"].startswith(("UPDATE", "INSERT", "DELETE"))]
+    assert 400 < len(writes) <= 1000
+    assert run.events.count() <= runs.MAX_EVENTS
+    steps = run.events.filter(code="step")
+    assert 30 <= steps.count() <= 41
+    assert steps.last().values["step"] > num_steps - 300  # type: ignore[union-attr]
+
+
+def test_its_log_tells_the_whole_way(shop: None, on_tiny_llama: None) -> None:
+    run = train(activates_on_success=False).run
+
+    told = list(run.events.values_list("code", flat=True))
+    assert told[:4] == ["asked", "started", "frozen", "phase"]
+    assert [event.values["phase"] for event in run.events.filter(code="phase")] == ["training", "exam", "packaging"]
+    assert {"step", "measured"} <= set(told)
+    assert told[-1] == "succeeded"
+    assert run.events.get(code="frozen").values == {"answers": 3, "wordings": 12}
+
+
+def test_a_waiting_run_learns_what_is_published_when_its_turn_comes(shop: None, on_tiny_llama: None) -> None:
+    run = runs.create_run(config=FAST)
+    FaqEntry.objects.filter(key="hours").update(answer="A medianoche.")
+
+    claimed = runs.claim_next()
+    assert claimed == run
+    version = pipeline.execute(claimed)
+
+    assert version is not None
+    assert "A medianoche." in (version.path / "answers.jsonl").read_text(encoding="utf-8")
+
+
+def test_checkpoints_of_a_failed_run_outlive_those_who_wait(
+    shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing, waiting = runs.start_in_foreground(config=FAST), runs.create_run(config=FAST)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_examine", lambda *args: 1 / 0)
+        pipeline.execute(failing)
+    assert failing.work_dir.is_dir()
+    retried = runs.retry(failing)
+
+    claimed = runs.claim_next()
+    assert claimed == waiting
+    assert pipeline.execute(claimed) is not None
+    assert retried.work_dir.is_dir(), "it waits for its turn with what it goes on from"
 
 
 def test_it_activates_and_goes_back_by_command(shop: None, on_tiny_llama: None) -> None:
@@ -426,7 +549,7 @@ def test_it_survives_a_killed_worker(shop: None, settings: Settings, tiny_llama:
     }
     settings.BASE_MODEL = str(tiny_llama)
     run = runs.create_run(config=config)
-    program = f"import django; django.setup(); from training.tasks import run_training; run_training({run.pk})"
+    program = "import django; django.setup(); from training.tasks import run_training; run_training()"
     worker = subprocess.Popen([sys.executable, "-c", program], env=environment)
     checkpoints = Path(settings.ARTIFACTS_DIR) / "runs" / f"run-{run.pk:06d}"
     wait_until(lambda: any(checkpoints.glob("checkpoint-*/trainer_state.json")))
@@ -436,7 +559,7 @@ def test_it_survives_a_killed_worker(shop: None, settings: Settings, tiny_llama:
     assert run.status == "running", "nobody has noticed yet"
 
     TrainingRun.objects.filter(pk=run.pk).update(heartbeat_at="2026-01-01T00:00:00Z")
-    assert runs.sweep() == [run.pk]
+    assert runs.sweep() is True
     again = runs.claim(run.pk)
     assert again is not None
     resumed = pipeline.execute(again)

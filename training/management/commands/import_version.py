@@ -23,7 +23,7 @@ class Command(BaseCommand):
         try:
             with Path(file).open("rb") as bundle:
                 version = bundles.import_version(bundle)
-        except (BundleError, runs.RunInProgress) as error:
+        except (BundleError, runs.QueueFull, runs.RunInProgress) as error:
             raise CommandError(str(error)) from error
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error}") from error

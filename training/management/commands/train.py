@@ -10,13 +10,17 @@ from training import runs, updates, versions
 from training.models import AdapterVersion, TrainingRun
 from training.preflight import NotReady, require_ready
 
+WAIT_SECONDS = 1
+
 
 class Command(BaseCommand):
-    help = "Train an adapter on what is published. Queues the run for a worker, or with --wait runs it here."
+    help = "Train an adapter on what is published. Queues the run for a worker, or with --wait sees it to its end."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--preset", choices=TrainingRun.Preset.values, default="normal")
-        parser.add_argument("--wait", action="store_true", help="run it in this process, without broker or worker")
+        parser.add_argument(
+            "--wait", action="store_true", help="run it here if no worker does, after those that wait before it"
+        )
         parser.add_argument("--activate", action="store_true", help="make the version live after its exam")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -27,7 +31,7 @@ class Command(BaseCommand):
                 updates.version_to_update()
             start = self._train_here if wait else runs.queue_run
             run = start(preset, activates_on_success=activate)
-        except (NotReady, updates.CannotUpdate, runs.RunInProgress, versions.VersionError) as error:
+        except (NotReady, updates.CannotUpdate, runs.QueueFull, versions.VersionError) as error:
             raise CommandError(str(error)) from error
         summary = summarize(run)
         self.stdout.write(json.dumps(summary, ensure_ascii=False) if options["json"] else in_words(summary))
@@ -35,15 +39,34 @@ class Command(BaseCommand):
             raise CommandError(run.error)
 
     def _train_here(self, preset: str, *, activates_on_success: bool) -> TrainingRun:
+        started = time.monotonic()
+        run = runs.create_run(preset, activates_on_success=activates_on_success)
+        try:
+            self._work_until_over(run)
+        except KeyboardInterrupt:
+            runs.request_cancel(run.pk)
+            raise
+        self.stderr.write(f"{time.monotonic() - started:.0f} seconds in all")
+        return run
+
+    def _work_until_over(self, run: TrainingRun) -> None:
+        """Carry out what waits before the run and the run itself, unless a worker does."""
         # Heavy libraries only where a training really runs.
         from training.pipeline import execute
 
-        started = time.monotonic()
-        run = runs.start_in_foreground(preset, activates_on_success=activates_on_success)
-        execute(run)
-        run.refresh_from_db()
-        self.stderr.write(f"{time.monotonic() - started:.0f} seconds in all")
-        return run
+        told = None
+        while run.is_active:
+            runs.sweep()
+            claimed = runs.claim_next(up_to=run.pk)
+            other = claimed or runs.running()
+            if other is not None and other.pk not in (run.pk, told):
+                told = other.pk
+                self.stderr.write(f"training {other} was asked for before and goes first")
+            if claimed is None:
+                time.sleep(WAIT_SECONDS)
+            else:
+                execute(claimed)
+            run.refresh_from_db()
 
 
 def summarize(run: TrainingRun) -> dict[str, Any]:
