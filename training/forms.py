@@ -122,7 +122,8 @@ def _help(name: str, usual: dict[str, Any]) -> str:
         values = next(iter(texts.values()))
     else:
         values = ", ".join(f"{TrainingRun.Preset(preset).label}: {text}" for preset, text in texts.items())
-    return f"{HELP[name]} {gettext('If left empty: %(values)s.') % {'values': values}}"
+    left_empty = gettext("If left empty: %(values)s.") % {"values": values}
+    return f"{HELP[name]} {left_empty}"
 
 
 def _shown(value: Any) -> str:

@@ -58,11 +58,16 @@ def load_base(
     precision: Precision = Precision.NF4,
     quant_type: str = "nf4",
     double_quant: bool = True,
+    is_sharded: bool = False,
 ) -> Any:
-    """The base model, frozen, in evaluation mode.
+    """The base model, frozen, in evaluation mode, on this process's device.
 
     Quantisation follows QLoRA (Dettmers et al. 2023, arXiv:2305.14314): 4-bit NormalFloat with the scales quantised
     a second time. The same bytes are computed on CPU and CUDA.
+
+    Args:
+        is_sharded: several processes will share the weights out among them (FSDP), which can only be done with
+            numbers of the type that is computed with; so the 4-bit weights are stored under that type.
 
     Raises:
         BaseModelError: the folder has no safetensors weights, or they do not fit the configuration.
@@ -75,6 +80,7 @@ def load_base(
         bnb_4bit_quant_type=quant_type,
         bnb_4bit_use_double_quant=double_quant,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if is_sharded else torch.uint8,
     )
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -86,7 +92,7 @@ def load_base(
             quantization_config=quantization if precision.is_quantized else None,
             # Requests share a forward by a mask of their own (packing.py), which this one takes everywhere.
             attn_implementation="sdpa",
-            device_map={"": device().index or 0} if torch.cuda.is_available() else "cpu",
+            device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() else "cpu",
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise BaseModelError(f"the base model {base.name} cannot be loaded: {error}") from error

@@ -1,33 +1,40 @@
 """QLoRA fine-tuning with TRL: question in, the beginning of its answer out, as far as it tells answers apart.
 
-    python -m training.lm.sft TRAIN.jsonl EVAL.jsonl OUTPUT_DIR
+    python -m training.lm.sft TRAIN.jsonl EVAL.jsonl OUTPUT_DIR [--preset …] [--parameters JSON] [--base … --revision …]
+    accelerate launch --config_file training/lm/accelerate/fsdp_qlora.yaml -m training.lm.sft …    # several GPUs
 
 Knows files of `{"question", "answer"}` rows. Does not know the database, versions or who asked for the run.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import os
 import random
 import shutil
-import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset, disable_progress_bars
 from peft import PeftModel, get_peft_model
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
+from transformers.integrations.fsdp import is_fsdp_enabled
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from training.lm.augment import augment
-from training.lm.config import BaseModel, Precision, TrainConfig, TrainProgress, TrainResult, WarmStart
+from training.lm.batches import Batches, fits_memory, longest, share_out
+from training.lm.config import PRESETS, BaseModel, Precision, TrainConfig, TrainProgress, TrainResult, WarmStart
 from training.lm.loading import load_base, load_tokenizer
 from training.lm.lora import lora_config
 from training.lm.prompts import encode_answer, encode_prompt, fits
@@ -99,14 +106,19 @@ def train(
         precision=Precision.NF4 if config.load_in_4bit else Precision.FULL,
         quant_type=config.bnb_4bit_quant_type,
         double_quant=config.bnb_4bit_use_double_quant,
+        is_sharded=is_fsdp_enabled(),
     )
+    model = _with_adapter(model, base, config, warm_start)
+    as_loaded = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+    batches = _batches(config, model, train_dataset)
     stops_early = eval_dataset is not None and config.early_stopping_patience > 0
-    progress = _Progress(on_progress, should_stop)
-    adapted = _with_adapter(model, base, config, warm_start)
-    as_loaded = {name: value.detach().clone() for name, value in adapted.named_parameters() if value.requires_grad}
+    is_smaller = batches.size < config.per_device_train_batch_size
+    progress = _Progress(on_progress, should_stop, batch_size=batches.size if is_smaller else None)
     trainer = SFTTrainer(
-        model=adapted,
-        args=_arguments(config, output_dir, max_steps, has_eval=eval_dataset is not None, stops_early=stops_early),
+        model=model,
+        args=_arguments(
+            config, batches, output_dir, max_steps, has_eval=eval_dataset is not None, stops_early=stops_early
+        ),
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=tokenizer,
@@ -119,11 +131,7 @@ def train(
     if any(each.train_loss is not None and not math.isfinite(each.train_loss) for each in log):
         raise DidNotConverge("the loss is no number any more; a smaller learning_rate helps")
     if not progress.was_stopped:
-        # The base's label, not where this machine keeps it.
-        trainer.model.peft_config["default"].base_model_name_or_path = base.label
-        # Only LoRA's own weights: to see whether embeddings have grown, PEFT would look the base up by its label.
-        trainer.model.save_pretrained(output_dir / "adapter", save_embedding_layers=False)
-        tokenizer.save_pretrained(output_dir / "adapter")
+        _save(trainer, tokenizer, output_dir / "adapter", base)
     return TrainResult(
         step=trainer.state.global_step,
         max_steps=max_steps,
@@ -135,13 +143,51 @@ def train(
     )
 
 
+def _batches(config: TrainConfig, model: Any, dataset: Dataset) -> Batches:
+    """What memory allows is only tried on one GPU: a CPU swaps, and a base that is not sharded yet tells nothing."""
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    share = partial(
+        share_out,
+        config.per_device_train_batch_size,
+        config.gradient_accumulation_steps,
+        num_processes=num_processes,
+    )
+    if num_processes > 1 or not torch.cuda.is_available():
+        return share()
+    # Activations are recomputed, as the trainer will have it (_arguments).
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable()
+    return share(fits=partial(fits_memory, model, longest(dataset)))
+
+
+def _save(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path, base: BaseModel) -> None:
+    # Every process takes part in gathering what is sharded.
+    state_dict = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    if not trainer.is_world_process_zero():
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    # The base's label, not where this machine keeps it.
+    model.peft_config["default"].base_model_name_or_path = base.label
+    # Only LoRA's own weights: to see whether embeddings have grown, PEFT would look the base up by its label.
+    model.save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+    tokenizer.save_pretrained(folder)
+
+
 def _last_whole_checkpoint(output_dir: Path) -> str | None:
     """The newest checkpoint that was written to its end; a process may have been killed while writing one."""
     for checkpoint in output_dir.glob("checkpoint-*"):
-        # Written last.
-        if not (checkpoint / "trainer_state.json").is_file():
+        if not _is_whole(checkpoint):
             shutil.rmtree(checkpoint)
     return get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        # Written last, and perhaps not to its end either.
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def rows_to_learn(rows: Sequence[Row], learned: Sequence[Row], config: TrainConfig) -> tuple[list[Row], list[Row]]:
@@ -215,15 +261,15 @@ def with_augmented(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], conf
 
 
 def _arguments(
-    config: TrainConfig, output_dir: Path, max_steps: int, *, has_eval: bool, stops_early: bool
+    config: TrainConfig, batches: Batches, output_dir: Path, max_steps: int, *, has_eval: bool, stops_early: bool
 ) -> SFTConfig:
     on_cuda = torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(output_dir),
         max_steps=max_steps,
-        per_device_train_batch_size=config.per_device_train_batch_size,
-        per_device_eval_batch_size=config.per_device_train_batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        per_device_train_batch_size=batches.size,
+        per_device_eval_batch_size=batches.size,
+        gradient_accumulation_steps=batches.num_accumulated,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=round(config.warmup_ratio * max_steps),
@@ -274,27 +320,53 @@ def _log(history: Sequence[dict[str, Any]], max_steps: int) -> tuple[TrainProgre
 class _Progress(TrainerCallback):
     """Tells the caller about every step and lets it stop the run after one."""
 
-    def __init__(self, on_progress: Callable[[TrainProgress], None], should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        on_progress: Callable[[TrainProgress], None],
+        should_stop: Callable[[], bool],
+        *,
+        batch_size: int | None,
+    ) -> None:
         self._on_progress = on_progress
         self._should_stop = should_stop
+        self._batch_size = batch_size
         self.was_stopped = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._on_progress(TrainProgress(state.global_step, state.max_steps))
+        if state.is_world_process_zero:
+            self._on_progress(TrainProgress(state.global_step, state.max_steps, batch_size=self._batch_size))
         if self._should_stop():
             self.was_stopped = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
-        if "loss" in logs or "eval_loss" in logs:
+        if state.is_world_process_zero and ("loss" in logs or "eval_loss" in logs):
             progress = TrainProgress(state.global_step, state.max_steps, logs.get("loss"), logs.get("eval_loss"))
             self._on_progress(progress)
 
 
-def main(train_file: str, eval_file: str, output_dir: str) -> None:
-    result = train(TrainConfig(), Path(train_file), Path(eval_file), Path(output_dir), on_progress=print)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Fine-tune an adapter on files, without database or worker.")
+    parser.add_argument("train_file", type=Path, metavar="TRAIN.jsonl")
+    parser.add_argument("eval_file", type=Path, metavar="EVAL.jsonl")
+    parser.add_argument("output_dir", type=Path)
+    parser.add_argument("--preset", choices=PRESETS, default="normal")
+    parser.add_argument("--parameters", type=json.loads, default={}, help="what differs from the preset, as JSON")
+    parser.add_argument("--base", default=BaseModel().name, help="a folder or a hub id")
+    parser.add_argument("--revision")
+    given = parser.parse_args(arguments)
+    # Under `accelerate launch`: the processes find each other before any of them loads the base.
+    PartialState()
+    result = train(
+        replace(PRESETS[given.preset], **given.parameters),
+        given.train_file,
+        given.eval_file,
+        given.output_dir,
+        base=BaseModel(given.base, given.revision),
+        on_progress=print,
+    )
     print(result)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

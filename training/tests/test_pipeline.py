@@ -27,6 +27,7 @@ from training import pipeline, runs, serving, status_signal, versions
 from training.lm import sft
 from training.lm.adapters import AdapterError
 from training.lm.config import TrainConfig, TrainProgress, TrainResult
+from training.lm.loading import BaseModelError
 from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -142,6 +143,30 @@ def test_it_fails_in_words_when_the_base_has_no_weights(shop: None, settings: Se
     run.refresh_from_db()
     assert run.status == "failed"
     assert "base model" in run.error or "tokenizer" in run.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"),
+        BaseModelError("the base model x cannot be loaded: CUDA out of memory."),
+        MemoryError(),
+    ],
+)
+def test_it_says_what_to_change_when_memory_runs_out(
+    shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def run_out(*args: object, **kwargs: object) -> TrainResult:
+        raise error
+
+    monkeypatch.setattr(sft, "train", run_out)
+    run = runs.start_in_foreground(config=FAST)
+
+    pipeline.execute(run)
+
+    run.refresh_from_db()
+    assert run.error.startswith("Not enough memory: close other programs, lower per_device_train_batch_size")
 
 
 def test_it_records_a_failure_nobody_foresaw(shop: None, on_tiny_llama: None) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from safetensors.torch import load_file
 from trl import SFTTrainer
 
 from training.lm import sft
+from training.lm.batches import Batches, fits_memory, share_out
 from training.lm.config import PRESETS, BaseModel, TrainConfig, TrainProgress
 from training.lm.loading import BaseModelError, load_base, load_tokenizer
 from training.lm.lora import lora_config
 from training.lm.prompts import encode_prompt
+from training.lm.tests.conftest import make_base
 
 HOURS = {"answer": "Cerramos a las ocho."}
 PAY = {"answer": "Con tarjeta o transferencia."}
@@ -83,7 +86,7 @@ def test_it_gives_trl_exactly_these_labels(files: tuple[Path, Path], tmp_path: P
     rows = [sft.tokenize_row(tokenizer, row, FAST, trie=trie) for row in ROWS]
     trainer = SFTTrainer(
         model=get_peft_model(load_base(base), lora_config(FAST)),
-        args=sft._arguments(FAST, tmp_path / "out", 1, has_eval=False, stops_early=False),
+        args=sft._arguments(FAST, Batches(4, 1), tmp_path / "out", 1, has_eval=False, stops_early=False),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
@@ -214,7 +217,9 @@ def test_it_passes_over_a_checkpoint_that_was_not_written_to_its_end(
         on_progress=lambda p: seen.append(p.step),
         should_stop=lambda: 4 in seen,
     )
-    (tmp_path / "out" / "checkpoint-5").mkdir()
+    for step in (5, 6):
+        (tmp_path / "out" / f"checkpoint-{step}").mkdir()
+    (tmp_path / "out" / "checkpoint-6" / "trainer_state.json").write_text("")
 
     result = sft.train(FAST, *files, tmp_path / "out", base=base)
 
@@ -264,8 +269,6 @@ def test_it_computes_the_same_gradients_before_and_after_an_evaluation(
     family: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """bitsandbytes repacks weights in an evaluation forward where the processor has AVX512-BF16 (loading.py)."""
-    from training.lm.tests.conftest import make_base
-
     folder = None if family == "bundled" else make_base(tmp_path_factory.mktemp("grad") / "gpt2", "gpt2")
     base = BaseModel(str(folder)) if folder else BaseModel()
     model = get_peft_model(load_base(base), lora_config(replace(FAST, lora_dropout=0.0)))
@@ -314,6 +317,73 @@ def test_a_warm_start_learns_what_is_new_and_repeats_some_of_every_answer() -> N
     assert all(row in old for row in replayed)
     assert sft.rows_to_learn(old, [], config) == (old, []), "from the beginning everything is new"
     assert len(sft.rows_to_learn(old, old, replace(config, min_replayed=7))[1]) == 7
+
+
+class Card:
+    """A device of limited memory: forwards of more rows than it holds are refused as CUDA refuses them."""
+
+    def __init__(self, model: torch.nn.Module, holds: int) -> None:
+        self.tried: list[int] = []
+        self.holds = holds
+        model.register_forward_pre_hook(self._check, with_kwargs=True)
+
+    def _check(self, model: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self.tried.append(len(kwargs["input_ids"]))
+        if self.tried[-1] > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_a_probe_finds_what_fits_and_leaves_the_model_as_it_was(tiny_base: Path) -> None:
+    model = get_peft_model(load_base(BaseModel(str(tiny_base))), lora_config(FAST))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    card = Card(model, holds=3)
+    row = {"input_ids": list(range(5, 45)), "labels": [sft.IGNORED] * 20 + list(range(25, 45))}
+
+    batches = share_out(16, fits=partial(fits_memory, model, row))
+
+    assert (batches, card.tried) == (Batches(2, 8), [16, 8, 4, 2])
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_smaller_batch_learns_the_same(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Llama, which has no dropout of its own that would be drawn anew for each forward."""
+    base = BaseModel(str(make_base(tmp_path / "llama", "llama")))
+    config = replace(FAST, lora_dropout=0.0)
+    whole = sft.train(config, *files, tmp_path / "whole", base=base)
+    monkeypatch.setattr(sft, "_batches", lambda config, model, dataset: share_out(4, fits=lambda size: size <= 2))
+    seen: list[TrainProgress] = []
+
+    parts = sft.train(config, *files, tmp_path / "parts", base=base, on_progress=seen.append)
+
+    assert {each.batch_size for each in seen if each.train_loss is None and each.eval_loss is None} == {2}
+    assert (parts.step, parts.max_steps) == (whole.step, whole.max_steps)
+    assert parts.train_loss == pytest.approx(whole.train_loss, rel=1e-3)
+    assert parts.eval_loss == pytest.approx(whole.eval_loss, rel=1e-3)
+
+
+def test_sharded_weights_are_stored_as_what_is_computed_with_and_say_the_same(tiny_base: Path) -> None:
+    base = BaseModel(str(tiny_base))
+    ids = torch.arange(10, 30)[None]
+
+    plain, sharded = load_base(base), load_base(base, is_sharded=True)
+
+    stored = {p.dtype for p in sharded.parameters() if hasattr(p, "quant_state")}
+    assert stored == {torch.float32}, "what a CPU computes with; bfloat16 on CUDA"
+    with torch.no_grad():
+        assert torch.equal(plain(ids).logits, sharded(ids).logits)
+
+
+def test_it_trains_from_the_command_line(files: tuple[Path, Path], tmp_path: Path, tiny_base: Path) -> None:
+    parameters = {"min_steps": 2, "max_steps": 2, "lora_r": 4}
+    arguments = [*map(str, files), str(tmp_path / "out"), "--preset", "quick", "--base", str(tiny_base)]
+
+    sft.main([*arguments, "--parameters", json.dumps(parameters)])
+
+    saved = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert saved["r"] == 4
 
 
 def test_it_says_which_parameter_is_wrong() -> None:
