@@ -261,3 +261,40 @@ def test_it_offers_the_questions_that_may_be_meant(page: Page, server: Server) -
     offered.filter(has_text="¿Puedo devolver un producto?").click()
 
     expect(page.locator(".message.user .bubble").last).to_have_text("¿Puedo devolver un producto?")
+
+
+def test_trainings_wait_in_a_queue_and_tell_what_happens(page: Page, server: Server) -> None:
+    log_in(page, server)
+    page.goto(server.url + "/admin/training/trainingrun/prepare/")
+    page.locator(".room-advanced summary").click()
+    page.get_by_label("lora_r").fill("0")
+    page.get_by_label("max_steps").fill("2000")
+    page.get_by_label("min_steps").fill("2000")
+    submit = page.locator(".room-form button[type=submit]")
+    submit.click()
+    expect(page.get_by_label("lora_r")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("min_steps")).to_have_value("2000")
+    page.get_by_label("lora_r").fill("8")
+    submit.click()
+    lines = page.locator("#log li")
+    first = page.url
+
+    waiting = page.context.new_page()
+    waiting.goto(server.url + "/admin/training/trainingrun/prepare/")
+    waiting.locator(".room-form button[type=submit]").click()
+    expect(waiting.locator(".room-queue li[aria-current]")).to_contain_text("olga")
+
+    expect(page.locator(".room-queue li")).to_have_count(1, timeout=30_000)
+    page.evaluate("window.sameDocument = true")
+    expect(lines.filter(has_text="2000")).not_to_have_count(0, timeout=60_000)
+    assert page.evaluate("window.sameDocument"), "lines are added without a reload"
+    told = lines.all_inner_texts()
+    page.reload()
+    assert lines.all_inner_texts()[: len(told)] == told, "complete after a reload"
+
+    page.locator(f'form[action$="/{first.split("/")[-3]}/cancel/"] button').click()
+    expect(waiting.locator(".room-curve")).to_be_visible(timeout=60_000)
+    expect(waiting.locator(".room-queue")).to_have_count(0)
+    waiting.locator('form[action$="/cancel/"] button').click()
+    expect(waiting.locator("progress")).to_have_count(0, timeout=60_000)
+    waiting.close()
