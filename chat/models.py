@@ -10,7 +10,8 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from faq.models import Language
-from training.models import AdapterVersion
+from training.models import AdapterVersion, Trial
+from training.trials import running_trial
 
 MAX_MESSAGE_CHARS = 1_000
 
@@ -21,6 +22,9 @@ class Conversation(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     token_sha256 = models.CharField(max_length=64, editable=False)
     language = models.CharField(_("language"), max_length=2, choices=Language.choices, default=Language.SPANISH)
+    # The trial that was under way when it began, and on which side of it this conversation stays.
+    trial = models.ForeignKey(Trial, on_delete=models.PROTECT, null=True, related_name="conversations", editable=False)
+    is_challenger = models.BooleanField(_("with the version on trial"), default=False, editable=False)
     created_at = models.DateTimeField(_("started"), auto_now_add=True)
     updated_at = models.DateTimeField(_("last message"), auto_now=True, db_index=True)
 
@@ -36,7 +40,10 @@ class Conversation(models.Model):
     def start(cls, language: str) -> tuple[Conversation, str]:
         """A new conversation and the token that opens it, which is told once."""
         token = secrets.token_urlsafe(32)
-        return cls.objects.create(token_sha256=_digest(token), language=language), token
+        conversation = cls(token_sha256=_digest(token), language=language, trial=running_trial())
+        conversation.is_challenger = conversation.trial is not None and conversation.trial.takes(conversation.id)
+        conversation.save()
+        return conversation, token
 
     def opens_with(self, token: str) -> bool:
         return secrets.compare_digest(self.token_sha256, _digest(token))

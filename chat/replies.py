@@ -28,12 +28,13 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 from redis.exceptions import RedisError
 
+from chat import trials
 from chat.models import Conversation, Message
 from training import serving
 from training.lm.decisions import EngineBusy, EngineDied, Stopped
 from training.lm.prompts import DECLINE, QuestionTooLong
 from training.serving import Servable
-from training.versions import VersionError, live_version
+from training.versions import VersionError
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,12 @@ class Reply:
     message: Message
     question: str
     language: str
-    group: str
+    conversation: Conversation
     stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def group(self) -> str:
+        return self.conversation.group
 
 
 class CannotReply(Exception):
@@ -83,7 +88,7 @@ def store(conversation: Conversation, question: str, client_id: str) -> tuple[Me
 
 def start(conversation: Conversation, message: Message, question: str, language: str) -> None:
     """Write the reply in the background; `message` is the assistant's, stored and empty."""
-    reply = Reply(message, question, language, conversation.group)
+    reply = Reply(message, question, language, conversation)
     _running[message.pk] = reply
     task = asyncio.create_task(_write(reply))
     _tasks.add(task)
@@ -166,6 +171,10 @@ async def _write(reply: Reply) -> None:
         await _finish(reply.message, reply.group, FinishReason.ERROR, text=text)
     finally:
         del _running[reply.message.pk]
+    went_wrong = reply.message.is_declined or reply.message.finish_reason == FinishReason.ERROR
+    if went_wrong and reply.conversation.is_challenger:
+        # At once: a worker that is training hears no beat.
+        await database_sync_to_async(trials.look)()
 
 
 async def _answer(reply: Reply) -> None:
@@ -223,7 +232,7 @@ async def _write_freely(reply: Reply) -> None:
 async def _ask(
     reply: Reply, ask: Callable[..., tuple[Servable, Future[Any]]], *, is_repeatable: bool = True
 ) -> tuple[Servable, Any]:
-    """Put the question to the live version, and wait for what the engine makes of it.
+    """Put the question to the conversation's version, and wait for what the engine makes of it.
 
     Args:
         is_repeatable: whether another engine may be asked once more where this one dies: not where some of its answer
@@ -234,7 +243,7 @@ async def _ask(
         CannotReply: the engine cannot say.
         EngineDied: the engine is gone, and the one after it if it was asked.
     """
-    version = await database_sync_to_async(live_version)()
+    version = await database_sync_to_async(trials.version_for)(reply.conversation)
     if version is None:
         raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
     try:
@@ -251,7 +260,7 @@ async def _ask(
     except QuestionTooLong as error:
         raise CannotReply(_("That message is too long for me. Please ask in fewer words.")) from error
     except VersionError as error:
-        logger.error("the live version cannot answer: %s", error)
+        logger.error("%s cannot answer: %s", version.name, error)
         raise CannotReply(_("Something went wrong on our side. Please try again.")) from error
 
 

@@ -153,6 +153,7 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-training-runs": {"task": "training.tasks.sweep_runs", "schedule": 20.0, "options": {"expires": 15}},
     "follow-schedule": {"task": "training.tasks.follow_schedule", "schedule": 30.0, "options": {"expires": 25}},
     "train-if-due": {"task": "training.tasks.train_if_due", "schedule": 120.0, "options": {"expires": 100}},
+    "watch-trial": {"task": "chat.tasks.watch_trial", "schedule": 60.0, "options": {"expires": 50}},
 }
 
 AUTH_PASSWORD_VALIDATORS = [
@@ -234,7 +235,7 @@ UNFOLD = {
     "SITE_URL": "/",
     "SHOW_HISTORY": True,
     "SHOW_LANGUAGES": False,
-    "DASHBOARD_CALLBACK": "training.admin.dashboard",
+    "DASHBOARD_CALLBACK": "chat.admin.dashboard",
     "COLORS": {
         "primary": {
             "50": "#eefaf5",
@@ -278,6 +279,7 @@ UNFOLD = {
                     _door(_("Live periods"), "event_note", "training", "activation"),
                     _door(_("Planned"), "event_upcoming", "training", "scheduledactivation", sees="activation"),
                     _door(_("Timetable"), "update", "training", "retrainingschedule", sees="trainingrun"),
+                    _door(_("Trials with customers"), "science", "training", "trial", sees="activation"),
                 ],
             },
             {"title": _("Conversations"), "items": [_door(_("Conversations"), "chat", "chat", "conversation")]},

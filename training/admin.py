@@ -20,6 +20,7 @@ from training.forms import MomentForm
 from training.learned import Learned, with_learned
 from training.models import Activation, AdapterVersion, RetrainingSchedule, ScheduledActivation, TrainingRun
 from training.overview import overview, queue, run_status
+from training.trials import running_trial
 from training.versions import live_at, live_version, undo_on_offer, with_ends
 
 
@@ -194,6 +195,7 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
         wrap = self.admin_site.admin_view
         own = [
             path("<int:version_pk>/activate/", wrap(views.activate), name="training_activate"),
+            path("<int:version_pk>/try/", wrap(views.try_version), name="training_try"),
             path("<int:version_pk>/threshold/", wrap(views.set_threshold), name="training_threshold"),
             path("<int:version_pk>/compare/", wrap(views.compare_versions), name="training_compare"),
             path("<int:version_pk>/export/", wrap(views.export_version), name="training_export_version"),
@@ -219,6 +221,7 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
             **(extra_context or {}),
             "version": version,
             "live": live_version(),
+            "trial": running_trial(),
             "exam_answers": sorted(answers, key=lambda answer: answer.is_right),
             "confused": insights.confused_pairs(version) if version else [],
             "thresholds": insights.as_json(insights.thresholds(version)) if version else [],

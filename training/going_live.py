@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from concurrent.futures import TimeoutError as StillAsking
+from datetime import datetime
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.utils.translation import gettext as _
 
 from faq.publication import current_publication
-from training import serving, versions
+from training import serving, trials, versions
 from training.lm.decisions import EngineBusy, EngineDied
-from training.models import Activation, AdapterVersion, ExamAnswer
+from training.models import Activation, AdapterVersion, ExamAnswer, Trial
 from training.snapshots import learned_wordings
 from training.versions import VersionError
 
@@ -29,12 +31,43 @@ def go_live(
 
     Args, raises: as `versions.activate`; VersionError too if it does not answer as in its exam.
     """
+    _check(version, may_break=bool(despite_critical and note))
+    return versions.activate(version, activated_by=activated_by, note=note, despite_critical=despite_critical)
+
+
+def try_out(
+    version: AdapterVersion,
+    *,
+    share: int,
+    note: str,
+    started_by: User | None = None,
+    ends_at: datetime | None = None,
+    despite_critical: bool = False,
+) -> Trial:
+    """Give a version a share of the new conversations, under the same conditions as going live.
+
+    Args, raises: as `trials.start` and `go_live`; VersionError too if there is no other version live.
+    """
+    _check(version, may_break=bool(despite_critical and note))
+    with transaction.atomic():
+        live = versions.lock_live_version()
+        if live is None:
+            raise VersionError(_("No version is live yet, so there is nothing to try another beside."))
+        if live == version:
+            raise VersionError(_("%(version)s is live already.") % {"version": version})
+        return trials.start(version, live, share=share, note=note, started_by=started_by, ends_at=ends_at)
+
+
+def _check(version: AdapterVersion, *, may_break: bool) -> None:
+    """
+    Raises:
+        VersionError: customers may not meet this version.
+    """
     try:
-        versions.check_activation(version, may_break=bool(despite_critical and note))
+        versions.check_activation(version, may_break=may_break)
         smoke_test(version)
     except OSError as error:
         raise VersionError(_("The files of version %(version)s are missing.") % {"version": version}) from error
-    return versions.activate(version, activated_by=activated_by, note=note, despite_critical=despite_critical)
 
 
 def go_back(*, activated_by: User | None = None, note: str = "", expected: AdapterVersion | None = None) -> Activation:

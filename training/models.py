@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from pathlib import Path
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.validators import MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -378,3 +380,74 @@ class ScheduledActivation(models.Model):
             ends_at=None, starts_at__gte=self.starts_at
         )
         return open_ones.filter(begins_before_our_end, ends_after_our_beginning).exists()
+
+
+class Trial(models.Model):
+    """A version answers a part of the new conversations beside the live one (trials.py)."""
+
+    class Outcome(models.TextChoices):
+        RUNNING = "running", _("Under way")
+        PROMOTED = "promoted", _("In use for everybody")
+        STOPPED = "stopped", _("Stopped")
+        OVER = "over", _("Over")
+        RETREATED = "retreated", _("Ended by itself: it was worse")
+
+    MIN_SHARE, MAX_SHARE = 1, 50
+
+    challenger = models.ForeignKey(
+        AdapterVersion, on_delete=models.PROTECT, related_name="trials", verbose_name=_("version on trial")
+    )
+    champion = models.ForeignKey(
+        AdapterVersion, on_delete=models.PROTECT, related_name="+", verbose_name=_("version for the others")
+    )
+    share = models.PositiveSmallIntegerField(
+        _("share of new conversations (%)"),
+        default=10,
+        validators=[MinValueValidator(MIN_SHARE), MaxValueValidator(MAX_SHARE)],
+    )
+    # How likely a challenger that is no worse may be to be withdrawn, over the whole trial.
+    alpha = models.FloatField(default=0.05)
+    note = models.CharField(_("Note (why)"), max_length=300)
+    started_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("begun by")
+    )
+    started_at = models.DateTimeField(_("begun"), auto_now_add=True)
+    ends_at = models.DateTimeField(
+        _("until"), null=True, blank=True, help_text=_("Empty: until somebody ends it, or it proves worse.")
+    )
+    ended_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("ended by")
+    )
+    ended_at = models.DateTimeField(_("ended"), null=True)
+    outcome = models.CharField(_("result"), max_length=10, choices=Outcome.choices, default=Outcome.RUNNING)
+    reason = models.TextField(_("why it ended"), blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = _("trial with customers")
+        verbose_name_plural = _("trials with customers")
+        constraints = [
+            # One at a time: an index over a constant lets one row in.
+            models.UniqueConstraint(models.Value(1), condition=models.Q(outcome="running"), name="one_running_trial"),
+            models.CheckConstraint(condition=models.Q(share__range=(1, 50)), name="trial_share_1_to_50"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.challenger} ({self.share} %)"
+
+    def clean(self) -> None:
+        if self.ends_at and self.ends_at <= timezone.now():
+            raise ValidationError({"ends_at": _("This time has passed.")})
+
+    @property
+    def is_running(self) -> bool:
+        return self.outcome == self.Outcome.RUNNING
+
+    @property
+    def is_overdue(self) -> bool:
+        return self.is_running and self.ends_at is not None and self.ends_at <= timezone.now()
+
+    def takes(self, conversation_id: uuid.UUID) -> bool:
+        """Whether a new conversation gets the challenger: a uniform draw that comes out the same every time."""
+        digest = hashlib.sha256(f"{self.pk}:{conversation_id}".encode()).digest()
+        return int.from_bytes(digest[:8]) * 100 < self.share * 2**64

@@ -30,9 +30,9 @@ from training.versions import (
     check_files,
     check_is_whole,
     check_precision,
-    live_version,
     read_calibration,
     read_learned,
+    speaking_versions,
 )
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def candidates(publication: Publication, learned: dict[str, LearnedEntry]) -> It
 
 
 def warm_up() -> None:
-    """Load the live version in the background, so that the next customer does not wait for it."""
+    """Load what customers may ask next in the background, so that they do not wait for it."""
     if _warming.acquire(blocking=False):
         threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
 
@@ -281,11 +281,10 @@ def warm_up() -> None:
 def _warm_up() -> None:
     try:
         engine()
-        version = live_version()
-        if version is not None:
+        for version in speaking_versions():
             prepare(version)
     except (VersionError, EngineDied) as error:
-        logger.error("the live version cannot be loaded: %s", error)
+        logger.error("a version that customers may ask cannot be loaded: %s", error)
     finally:
         close_old_connections()
         _warming.release()

@@ -25,7 +25,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from training import status_signal
+from training import status_signal, trials
 from training.comparison import compare
 from training.lm.decisions import Calibration
 from training.models import Activation, AdapterVersion, Exam, TrainingRun
@@ -157,6 +157,19 @@ def with_ends(activations: QuerySet[Activation]) -> QuerySet[Activation]:
     return activations.annotate(ended_at=Subquery(following.values("activated_at")[:1]))
 
 
+def lock_live_version() -> AdapterVersion | None:
+    """The live version, which nobody changes before the transaction ends."""
+    # Whoever had to wait for another's change reads it afterwards.
+    Activation.objects.select_for_update(of=("self",)).first()
+    return live_version()
+
+
+def speaking_versions() -> list[AdapterVersion]:
+    """The versions that may be asked next: what is live, and what is on trial beside it."""
+    trial = trials.running_trial()
+    return [version for version in (live_version(), trial.challenger if trial else None) if version is not None]
+
+
 class CriticalBroken(VersionError):
     """A version answers a critical question worse than the live one."""
 
@@ -169,7 +182,7 @@ def activate(
     is_rollback: bool = False,
     despite_critical: bool = False,
 ) -> Activation:
-    """Make a version live.
+    """Make a version live. A trial that is under way ends with it.
 
     Args:
         note: why; needed where a critical answer breaks.
@@ -183,9 +196,11 @@ def activate(
     # Going back needs no reason: it is what one does when something went wrong.
     check_activation(version, may_break=is_rollback or bool(despite_critical and note))
     with transaction.atomic():
+        lock_live_version()
         activation = Activation.objects.create(
             version=version, activated_by=activated_by, note=note, is_rollback=is_rollback
         )
+        trials.end_for(version, by=activated_by)
         status_signal.send(status_signal.VERSION_LIVE)
     return activation
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from typing import Any, BinaryIO, cast
 
+from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -19,14 +20,14 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from faq.models import FaqEntry
-from training import bundle_format, bundles, runs, updates, versions
+from training import bundle_format, bundles, runs, trials, updates, versions
 from training.comparison import compare
 from training.differences import Changes, changes_since
 from training.forms import TrainingForm
-from training.going_live import go_back, go_live
+from training.going_live import go_back, go_live, try_out
 from training.going_live import undo as undo_activation
 from training.insights import THRESHOLDS, apply_threshold, critical_lost
-from training.models import AdapterVersion, TrainingRun
+from training.models import AdapterVersion, TrainingRun, Trial
 from training.overview import queue, training_status
 from training.preflight import NotReady, Preflight, in_minutes, preflight, require_ready
 from training.retraining import cheapest_preset
@@ -210,6 +211,57 @@ def activate(request: HttpRequest, version_pk: int) -> HttpResponse:
     )
 
 
+class TrialForm(forms.ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        model = Trial
+        fields = ("share", "ends_at", "note")
+        widgets = {
+            "share": forms.NumberInput({"class": "room-input", "min": Trial.MIN_SHARE, "max": Trial.MAX_SHARE}),
+            "ends_at": forms.DateTimeInput({"class": "room-input", "type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+            "note": forms.TextInput({"class": "room-input", "autocomplete": "off"}),
+        }
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def try_version(request: HttpRequest, version_pk: int) -> HttpResponse:
+    """Ask how many of the new conversations get a version, and why; on POST begin the trial."""
+    _require(request, "training.activate_adapterversion")
+    version = get_object_or_404(AdapterVersion.objects.select_related("exam"), pk=version_pk)
+    may_break = request.user.has_perm("training.activate_broken_adapterversion")
+    form = TrialForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            try_out(version, **form.cleaned_data, started_by=request.user, despite_critical=may_break)  # type: ignore[arg-type]
+        except (versions.VersionError, trials.TrialInProgress) as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, _("The trial of %(version)s has begun.") % {"version": version})
+            return redirect("admin:index")
+    live = versions.live_version()
+    context = {
+        "title": _("Try %(version)s with a part of the customers?") % {"version": version},
+        "version": version,
+        "live": live,
+        "form": form,
+        "trial": trials.running_trial(),
+        "comparison": compare(version, live) if live and live != version else None,
+        "may_break": may_break,
+        "back_url": reverse("admin:training_adapterversion_change", args=[version.pk]),
+    }
+    return render(request, "admin/training/try.html", {**_admin_context(request), **entry_links(request), **context})
+
+
+@require_POST
+def stop_trial(request: HttpRequest, trial_pk: int) -> HttpResponse:
+    _require(request, "training.activate_adapterversion")
+    trial = get_object_or_404(Trial.objects.select_related("challenger"), pk=trial_pk)
+    if trials.end(trial, Trial.Outcome.STOPPED, by=request.user, reason=""):  # type: ignore[arg-type]
+        messages.success(request, _("The trial of %(version)s is stopped.") % {"version": trial.challenger})
+    else:
+        messages.error(request, _("The trial of %(version)s has ended already.") % {"version": trial.challenger})
+    return redirect("admin:index")
+
+
 @require_POST
 def set_threshold(request: HttpRequest, version_pk: int) -> HttpResponse:
     """Choose how confident a version must be; an empty value goes back to what its exam fitted."""
@@ -223,7 +275,7 @@ def set_threshold(request: HttpRequest, version_pk: int) -> HttpResponse:
         messages.error(request, _("Choose a value between %(min).2f and %(max).2f.") % limits)
         return redirect("admin:training_adapterversion_change", version.pk)
     may_break = request.user.has_perm("training.activate_broken_adapterversion")
-    if version == versions.live_version() and not may_break and critical_lost(version, chosen):
+    if version in versions.speaking_versions() and not may_break and critical_lost(version, chosen):
         messages.error(request, _("With this value a critical answer would no longer be given."))
         return redirect("admin:training_adapterversion_change", version.pk)
     before = version.threshold_in_use

@@ -12,7 +12,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from faq.models import FaqEntry, OffTopicQuestion
-from training import versions
+from training import trials, versions
 from training.lm.config import TrainConfig
 from training.models import RetrainingSchedule, TrainingRun
 from training.tests.conftest import MakeVersion, make_version, shop
@@ -27,6 +27,7 @@ EVERYBODY = {*ROLES, "owner"}
 ENTRY = "/admin/faq/faqentry/{entry}/"
 RUN = "/admin/training/trainingrun/"
 VERSION = "/admin/training/adapterversion/"
+TRIAL = "/admin/training/trial/"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ DOORS = [
     Door(VERSION + "import/", {PUBLISHER, "owner"}),
     Door(VERSION + "import/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "{version}/threshold/", {PUBLISHER, "owner"}, is_post=True),
+    Door(VERSION + "{other}/try/", {PUBLISHER, "owner"}),
+    Door(VERSION + "{other}/try/", {PUBLISHER, "owner"}, is_post=True),
+    Door(TRIAL, {TRAINER, PUBLISHER, "owner"}),
+    Door(TRIAL + "{trial}/change/", {TRAINER, PUBLISHER, "owner"}),
+    Door(TRIAL + "{trial}/stop/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "roll-back/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "undo/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "playground/", {TRAINER, PUBLISHER, "owner"}),
@@ -88,6 +94,7 @@ DOORS = [
 def numbers(shop: None, make_version: MakeVersion) -> dict[str, int]:
     version = make_version()
     versions.activate(version)
+    other = make_version()
     failed = TrainingRun.objects.create(config=TrainConfig().to_dict(), status="failed")
     failed.work_dir.mkdir(parents=True)
     RetrainingSchedule.objects.create(pk=1)
@@ -96,6 +103,8 @@ def numbers(shop: None, make_version: MakeVersion) -> dict[str, int]:
         "off_topic": OffTopicQuestion.objects.first().pk,  # type: ignore[union-attr]
         "run": version.run.pk,
         "version": version.pk,
+        "other": other.pk,
+        "trial": trials.start(other, version, share=10, note="warmer words", started_by=None).pk,
         "failed": failed.pk,
     }
 
@@ -139,6 +148,15 @@ def test_the_menu_shows_only_doors_that_open(client: Client, numbers: dict[str, 
     assert 'href="/admin/faq/faqentry/"' in page
     for closed in ("/admin/faq/offtopicquestion/", "/admin/training/trainingrun/", "/admin/auth/user/"):
         assert f'href="{closed}"' not in page
+
+
+def test_who_may_not_stop_a_trial_does_not(client: Client, numbers: dict[str, int]) -> None:
+    log_in(client, TRAINER)
+
+    client.post(f"{TRIAL}{numbers['trial']}/stop/")
+
+    assert trials.running_trial() is not None
+    assert "/stop/" not in client.get("/admin/").content.decode()
 
 
 def test_a_refused_training_leaves_nothing_behind(client: Client, numbers: dict[str, int]) -> None:

@@ -11,8 +11,8 @@ from pytest_django import Settings
 
 from faq.models import FaqEntry
 from training import serving, versions
-from training.going_live import go_back, go_live, smoke_test, undo
-from training.models import AdapterVersion, ExamAnswer
+from training.going_live import go_back, go_live, smoke_test, try_out, undo
+from training.models import AdapterVersion, ExamAnswer, Trial
 from training.tests.test_pipeline import on_tiny_llama, train
 from training.versions import VersionError
 
@@ -59,8 +59,9 @@ def test_a_version_that_answers_as_in_its_exam_goes_live(version: AdapterVersion
     assert versions.live_version() == version
 
 
-def test_one_that_answers_otherwise_leaves_the_live_one_where_it_is(version: AdapterVersion) -> None:
-    go_live(version)
+@pytest.fixture
+def unlike() -> AdapterVersion:
+    """It answers otherwise than its exam says."""
     other = train()
     ExamAnswer.objects.filter(exam__version=other).delete()
     # A model of random weights, left to itself, takes one question for another.
@@ -68,11 +69,30 @@ def test_one_that_answers_otherwise_leaves_the_live_one_where_it_is(version: Ada
     for entry in FaqEntry.objects.all():
         if serving.ask(entry.question, other)[1].result(timeout=60).key != entry.key:
             remember(other, entry.question, entry.key)
+    return other
+
+
+def test_one_that_answers_otherwise_leaves_the_live_one_where_it_is(
+    version: AdapterVersion, unlike: AdapterVersion
+) -> None:
+    go_live(version)
 
     with pytest.raises(VersionError, match="as in its exam, so nothing was changed"):
-        go_live(other)
+        go_live(unlike)
 
     assert versions.live_version() == version
+
+
+def test_one_that_answers_otherwise_is_not_tried_with_customers_either(
+    version: AdapterVersion, unlike: AdapterVersion
+) -> None:
+    go_live(version)
+
+    with pytest.raises(VersionError, match="as in its exam, so nothing was changed"):
+        try_out(unlike, share=10, note="x")
+    assert not Trial.objects.exists()
+
+    assert try_out(train(), share=10, note="x").is_running
 
 
 def test_one_that_cannot_be_loaded_does_not_go_live(version: AdapterVersion) -> None:
