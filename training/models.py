@@ -388,7 +388,7 @@ class Trial(models.Model):
     class Outcome(models.TextChoices):
         RUNNING = "running", _("Under way")
         PROMOTED = "promoted", _("In use for everybody")
-        STOPPED = "stopped", _("Stopped")
+        STOPPED = "stopped", _("Stopped before its time")
         OVER = "over", _("Over")
         RETREATED = "retreated", _("Ended by itself: it was worse")
 

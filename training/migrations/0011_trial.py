@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
                 ('started_at', models.DateTimeField(auto_now_add=True, verbose_name='begun')),
                 ('ends_at', models.DateTimeField(blank=True, help_text='Empty: until somebody ends it, or it proves worse.', null=True, verbose_name='until')),
                 ('ended_at', models.DateTimeField(null=True, verbose_name='ended')),
-                ('outcome', models.CharField(choices=[('running', 'Under way'), ('promoted', 'In use for everybody'), ('stopped', 'Stopped'), ('over', 'Over'), ('retreated', 'Ended by itself: it was worse')], default='running', max_length=10, verbose_name='result')),
+                ('outcome', models.CharField(choices=[('running', 'Under way'), ('promoted', 'In use for everybody'), ('stopped', 'Stopped before its time'), ('over', 'Over'), ('retreated', 'Ended by itself: it was worse')], default='running', max_length=10, verbose_name='result')),
                 ('reason', models.TextField(blank=True, verbose_name='why it ended')),
                 ('challenger', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='trials', to='training.adapterversion', verbose_name='version on trial')),
                 ('champion', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='training.adapterversion', verbose_name='version for the others')),
