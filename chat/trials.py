@@ -72,11 +72,11 @@ class Side:
             (_("said “I don't know”"), self._share(self.num_declined)),
             (_("stopped by the customer"), self._share(self.num_cancelled)),
             (_("interrupted"), self._share(self.num_failed)),
-            (_("mean confidence"), "–" if self.confidence is None else f"{self.confidence:.0%}"),
+            (_("mean confidence"), "–" if self.confidence is None else f"{100 * self.confidence:.0f} %"),
         ]
 
     def _share(self, num: int) -> str:
-        return f"{num / self.num_answers:.0%} ({num})" if self.num_answers else "–"
+        return f"{100 * num / self.num_answers:.0f} % ({num})" if self.num_answers else "–"
 
 
 @dataclass(frozen=True, slots=True)

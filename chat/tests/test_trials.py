@@ -142,8 +142,8 @@ def test_both_sides_are_counted_alike(trial: Trial) -> None:
     assert (champion.num_answered, champion.num_suggested, champion.num_declined) == (1, 1, 0)
     assert champion.confidence == pytest.approx(0.8)
     rows = {name: (ours, theirs) for name, ours, theirs in found.rows}
-    assert rows["answered"] == ("33% (2)", "50% (1)")
-    assert rows["mean confidence"] == ("50%", "80%")
+    assert rows["answered"] == ("33 % (2)", "50 % (1)")
+    assert rows["mean confidence"] == ("50 %", "80 %")
 
 
 def test_what_is_said_after_the_end_is_not_counted(trial: Trial) -> None:
@@ -224,7 +224,7 @@ def test_the_front_page_says_that_and_why_it_ended(trial: Trial, client: Browser
     go_live(make_version())
     assert "left a question unanswered" not in client.get("/admin/").content.decode(), "somebody has decided since"
     page = client.get(f"/admin/training/trial/{trial.pk}/change/").content.decode()
-    assert "100% (12)" in page
+    assert "100 % (12)" in page
 
 
 def test_those_who_see_no_live_periods_see_no_trial(trial: Trial, client: Browser) -> None:
