@@ -23,4 +23,4 @@ COPY . .
 
 USER 10001:10001
 EXPOSE 8000
-CMD ["uvicorn", "chatbot_site.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--ws-max-size", "65536", "--no-access-log", "--timeout-graceful-shutdown", "10", "--proxy-headers"]
+CMD ["uvicorn", "chatbot_site.asgi:application", "--host", "0.0.0.0", "--port", "8000", "--ws-max-size", "65536", "--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "10", "--proxy-headers"]

@@ -2,7 +2,7 @@
 
 in   {"type": "start", "language", "conversation"?, "token"?}   {"type": "message", "client_id", "text"}
      {"type": "stop"}   {"type": "resume"}   {"type": "ping"}
-out  ready   conversation   message   waiting   delta   done   status   pong   error
+out  ready   conversation   message   waiting   delta   done   forgotten   status   pong   error
 
 Channels reads the next frame only when the handler returns, so every handler returns at once; replies run elsewhere
 (replies.py) and arrive through the conversation's group.
@@ -54,8 +54,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         await self.accept()
 
     async def disconnect(self, code: int) -> None:
-        if self.conversation is not None:
-            await self.channel_layer.group_discard(self.conversation.group, self.channel_name)
+        await self._leave()
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         with translation.override(self.language):
@@ -120,6 +119,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
             # Sent again after a broken connection: it is stored, and its answer is on the way.
             await self._send_history()
             return
+        except Conversation.DoesNotExist as error:
+            await self._leave()
+            raise BadFrame(
+                "unknown_conversation", _("That conversation is not here any more."), client_id=client_id
+            ) from error
         for message in (asked, answer):
             await replies.publish(self.conversation.group, {"type": "message", "message": replies.as_frame(message)})
         replies.start(self.conversation, answer, text, self.language)
@@ -129,6 +133,12 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self.channel_layer.group_discard(self.conversation.group, self.channel_name)
         self.conversation = conversation
         await self.channel_layer.group_add(conversation.group, self.channel_name)
+
+    async def _leave(self) -> None:
+        """The conversation is gone. What the customer writes next begins another."""
+        if self.conversation is not None:
+            await self.channel_layer.group_discard(self.conversation.group, self.channel_name)
+            self.conversation = None
 
     async def _send_history(self) -> None:
         """Everything that is stored. The group was joined before, so that nothing falls between."""
@@ -160,6 +170,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
     # Called by the channel layer.
 
     async def conversation_frame(self, event: dict[str, Any]) -> None:
+        # What was still on its way when the conversation was deleted.
+        if self.conversation is None:
+            return
+        if event["frame"]["type"] == "forgotten":
+            await self._leave()
         await self._send(event["frame"])
 
     async def training_status(self, event: dict[str, Any]) -> None:

@@ -25,13 +25,14 @@ class Conversation(models.Model):
     # The trial that was under way when it began, and on which side of it this conversation stays.
     trial = models.ForeignKey(Trial, on_delete=models.PROTECT, null=True, related_name="conversations", editable=False)
     is_challenger = models.BooleanField(_("with the version on trial"), default=False, editable=False)
-    created_at = models.DateTimeField(_("started"), auto_now_add=True)
+    created_at = models.DateTimeField(_("started"), auto_now_add=True, db_index=True)
     updated_at = models.DateTimeField(_("last message"), auto_now=True, db_index=True)
 
     class Meta:
         ordering = ["-updated_at"]
         verbose_name = _("conversation")
         verbose_name_plural = _("conversations")
+        permissions = [("export_conversation", _("Can take conversations out as a file"))]
 
     def __str__(self) -> str:
         return str(self.id)[:8]
@@ -44,6 +45,14 @@ class Conversation(models.Model):
         conversation.is_challenger = conversation.trial is not None and conversation.trial.takes(conversation.id)
         conversation.save()
         return conversation, token
+
+    @classmethod
+    def opened_by(cls, pk: str, token: str) -> Conversation | None:
+        """None for a conversation that does not exist and for a wrong token alike, at the cost of one look-up each."""
+        try:
+            return cls.objects.filter(pk=uuid.UUID(pk), token_sha256=_digest(token)).first()
+        except ValueError:
+            return None
 
     def opens_with(self, token: str) -> bool:
         return secrets.compare_digest(self.token_sha256, _digest(token))
@@ -87,6 +96,8 @@ class Message(models.Model):
     suggestions = models.JSONField(_("suggested questions"), default=list, blank=True)
     confidence = models.FloatField(_("confidence"), null=True)
     coverage = models.FloatField(_("coverage"), null=True)
+    # From the stored, empty reply to its first words.
+    first_delta_ms = models.PositiveIntegerField(_("milliseconds to its first words"), null=True)
     created_at = models.DateTimeField(_("sent at"), auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -101,6 +112,40 @@ class Message(models.Model):
                 name="client_id_once_per_conversation",
             )
         ]
+        indexes = [models.Index(fields=["role", "created_at"], name="message_role_created_at")]
 
     def __str__(self) -> str:
         return self.text[:60]
+
+
+class DailyFigures(models.Model):
+    """What deleted conversations leave behind: how many of a kind there were on a day, and nothing of what was said."""
+
+    class Kind(models.TextChoices):
+        CONVERSATIONS = "conversations", _("conversations")
+        QUESTIONS = "questions", _("questions")
+        ANSWERED = "answered", _("answered")
+        SUGGESTED = "suggested", _("asked what was meant")
+        DECLINED = "declined", _("not known")
+        STOPPED = "stopped", _("stopped by the customer")
+        INTERRUPTED = "interrupted", _("interrupted")
+
+    day = models.DateField()
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    language = models.CharField(max_length=2, choices=Language.choices)
+    # 0 where no version spoke.
+    version_number = models.PositiveIntegerField(default=0)
+    # Empty where no entry was said.
+    entry_key = models.CharField(max_length=200, blank=True)
+    num = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(
+                fields=["day", "kind", "language", "version_number", "entry_key"], name="one_row_per_daily_figure"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.kind}: {self.num}"

@@ -78,11 +78,14 @@ def store(conversation: Conversation, question: str, client_id: str) -> tuple[Me
 
     Raises:
         IntegrityError: the question is stored already.
+        Conversation.DoesNotExist: the conversation has been deleted.
     """
     with transaction.atomic():
+        # First, so that nobody deletes the conversation meanwhile.
+        if not Conversation.objects.filter(pk=conversation.pk).update(updated_at=timezone.now()):
+            raise Conversation.DoesNotExist
         asked = conversation.messages.create(role=Message.Role.USER, text=question, client_id=client_id)
         answer = conversation.messages.create(role=Message.Role.ASSISTANT)
-        conversation.save(update_fields=["updated_at"])
     return asked, answer
 
 
@@ -126,9 +129,9 @@ async def interrupt_all() -> None:
     # First nobody writes any more, then it is written down how it ended.
     await asyncio.gather(*_tasks, return_exceptions=True)
     for reply in interrupted:
-        await reply.message.arefresh_from_db()
-        if not reply.message.finish_reason:
-            await _finish(reply.message, reply.group, FinishReason.ERROR)
+        unfinished = await Message.objects.filter(pk=reply.message.pk, finish_reason="").afirst()
+        if unfinished is not None:
+            await _finish(unfinished, reply.group, FinishReason.ERROR)
 
 
 def as_frame(message: Message) -> dict[str, Any]:
@@ -285,21 +288,24 @@ async def _waited_for(reply: Reply, future: Future[Any]) -> Any:
 async def _say(reply: Reply, delta: str) -> None:
     """
     Raises:
-        Stopped: the customer does not want to hear it.
+        Stopped: the customer does not want to hear it, or has deleted the conversation.
     """
     message = reply.message
     if await _is_stopped(reply):
         # Another process may have been told; the engine of this one need not go on.
         reply.stop.set()
         raise Stopped
-    await _update(message, text=message.text + delta, seq=message.seq + 1)
+    values: dict[str, Any] = {"text": message.text + delta, "seq": message.seq + 1}
+    if message.first_delta_ms is None:
+        values["first_delta_ms"] = (timezone.now() - message.created_at) // timedelta(milliseconds=1)
+    await _update(message, **values)
     await publish(reply.group, {"type": "delta", "message_id": message.pk, "seq": message.seq, "text": delta})
 
 
 async def _is_stopped(reply: Reply) -> bool:
     if reply.stop.is_set():
         return True
-    return await Message.objects.filter(pk=reply.message.pk, stop_requested_at__isnull=False).aexists()
+    return not await Message.objects.filter(pk=reply.message.pk, stop_requested_at__isnull=True).aexists()
 
 
 async def _finish(message: Message, group: str, reason: FinishReason, *, text: str | None = None) -> None:

@@ -1,12 +1,17 @@
-"""Celery as one more way in."""
+"""Celery's way in: a task calls one function and has no logic of its own."""
 
 from __future__ import annotations
 
 from celery import shared_task
 
-from chat import trials
+from chat import retention, trials
 
 
 @shared_task
 def watch_trial() -> None:
     trials.look()
+
+
+@shared_task
+def forget_expired() -> None:
+    retention.forget_expired(max_batches=retention.MAX_BATCHES_PER_TASK)

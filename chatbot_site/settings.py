@@ -64,6 +64,26 @@ SERVING_PRECISION = env.str("SERVING_PRECISION", default="")
 if SERVING_PRECISION not in ("", "nf4", "dequantized", "full"):
     raise ImproperlyConfigured(f"SERVING_PRECISION must be nf4, dequantized or full, not {SERVING_PRECISION}")
 
+MAX_RETENTION_DAYS = 3_650
+
+
+def _days(name: str, given: str) -> int:
+    """
+    Raises:
+        ImproperlyConfigured: it is no number of days for which anything may be kept.
+    """
+    if not given.isdecimal() or not 1 <= int(given) <= MAX_RETENTION_DAYS:
+        raise ImproperlyConfigured(f"{name} must be a whole number of days from 1 to {MAX_RETENTION_DAYS}, not {given}")
+    return int(given)
+
+
+# How many days each kind of what customers leave is kept (chat/retention.py).
+RETENTION_DAYS = {
+    "conversations": _days("RETENTION_CONVERSATIONS_DAYS", env.str("RETENTION_CONVERSATIONS_DAYS", default="90")),
+}
+# Whom customers ask about their data: an address, a telephone or where to go.
+PRIVACY_CONTACT = env.str("PRIVACY_CONTACT", default="")
+
 # Without REDIS_URL, `make run` starts a server of its own on REDIS_PORT.
 IS_REDIS_GIVEN = bool(env.str("REDIS_URL", default=""))
 REDIS_PORT = env.int("REDIS_PORT", default=6390)
@@ -154,6 +174,7 @@ CELERY_BEAT_SCHEDULE = {
     "follow-schedule": {"task": "training.tasks.follow_schedule", "schedule": 30.0, "options": {"expires": 25}},
     "train-if-due": {"task": "training.tasks.train_if_due", "schedule": 120.0, "options": {"expires": 100}},
     "watch-trial": {"task": "chat.tasks.watch_trial", "schedule": 60.0, "options": {"expires": 50}},
+    "forget-expired": {"task": "chat.tasks.forget_expired", "schedule": 3600.0, "options": {"expires": 3500}},
 }
 
 AUTH_PASSWORD_VALIDATORS = [

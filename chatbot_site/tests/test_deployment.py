@@ -225,7 +225,17 @@ def test_it_offers_settings_that_load_and_are_safe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("ANSWER_POLICY", "any"), ("PERSONAL_DATA", "keep"), ("SERVING_PRECISION", "int3")]
+    ("name", "value"),
+    [
+        ("ANSWER_POLICY", "any"),
+        ("PERSONAL_DATA", "keep"),
+        ("SERVING_PRECISION", "int3"),
+        ("RETENTION_CONVERSATIONS_DAYS", "0"),
+        ("RETENTION_CONVERSATIONS_DAYS", "-1"),
+        ("RETENTION_CONVERSATIONS_DAYS", "for ever"),
+        ("RETENTION_CONVERSATIONS_DAYS", "3651"),
+        ("RETENTION_CONVERSATIONS_DAYS", ""),
+    ],
 )
 def test_it_says_what_is_wrong_with_a_setting(name: str, value: str) -> None:
     process = subprocess.run(
