@@ -1,0 +1,121 @@
+"""What customers may do with their own conversation, without an account: take it out, and delete it.
+
+Whoever has the conversation's token has the conversation. It comes in a header, never in a URL, where logs, histories
+and referrers would keep it. That also settles forgery: no cookie opens anything here, and a page of another site can
+neither read the token nor send such a header without being allowed to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods, require_safe
+
+from chat.limits import Allowances
+from chat.models import Conversation, Message
+from chat.retention import forget
+
+# Counted by conversation, since nobody's address is looked at; and altogether, for those who try many.
+_per_conversation = Allowances(capacity=10, per_second=0.1)
+_altogether = Allowances(capacity=200, per_second=20)
+
+
+def _opened(view: Callable[[Conversation], HttpResponse]) -> Callable[[HttpRequest, str], HttpResponse]:
+    """A view of a conversation, for whoever has its token.
+
+    One that does not exist and one whose token is another look alike. Whoever asks too often is told how long to wait.
+    """
+
+    @wraps(view)
+    def open_first(request: HttpRequest, pk: str) -> HttpResponse:
+        seconds = _altogether.take("") or _per_conversation.take(pk[:36])
+        if seconds:
+            text = _("Too many requests. Please wait %(seconds)d seconds.") % {"seconds": seconds}
+            return JsonResponse({"error": text}, status=429, headers={"Retry-After": str(seconds)})
+        conversation = Conversation.opened_by(pk, _token(request))
+        if conversation is None:
+            return JsonResponse({"error": _("That conversation is not here any more.")}, status=404)
+        return view(conversation)
+
+    return open_first
+
+
+# Without a cookie there is nothing to forge (see above), and other sites with the widget have no CSRF token.
+@csrf_exempt
+@never_cache
+@require_http_methods(["DELETE"])
+@_opened
+def delete(conversation: Conversation) -> HttpResponse:
+    """Delete it, with everything in it. Its open pages are told."""
+    forget(Conversation.objects.filter(pk=conversation.pk))
+    return HttpResponse(status=204)
+
+
+@never_cache
+@require_safe
+@_opened
+def export_json(conversation: Conversation) -> HttpResponse:
+    """Everything that is kept of it, for programs."""
+    response = JsonResponse(_as_data(conversation), json_dumps_params={"ensure_ascii": False, "indent": 2})
+    response["Content-Disposition"] = f'attachment; filename="conversation-{conversation}.json"'
+    return response
+
+
+@never_cache
+@require_safe
+@_opened
+def export_text(conversation: Conversation) -> HttpResponse:
+    """What was said, for people, in the language in which they ask."""
+    response = HttpResponse(_as_text(conversation), content_type="text/plain; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="conversation-{conversation}.txt"'
+    return response
+
+
+def _token(request: HttpRequest) -> str:
+    scheme, _space, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    return request.headers.get("X-Conversation-Token", "")
+
+
+def _as_data(conversation: Conversation) -> dict[str, Any]:
+    return {
+        "conversation": str(conversation.pk),
+        "language": conversation.language,
+        "started_at": conversation.created_at.isoformat(),
+        "messages": [
+            {
+                "at": message.created_at.isoformat(),
+                "role": message.role,
+                "text": message.text,
+                "how_it_ended": message.finish_reason,
+                "declined": message.is_declined,
+                "suggested_questions": message.suggestions,
+                "version": str(message.version) if message.version else None,
+                "answer": message.entry_key,
+                "confidence": message.confidence,
+            }
+            for message in conversation.messages.select_related("version")
+        ],
+    }
+
+
+def _as_text(conversation: Conversation) -> str:
+    names = {Message.Role.USER.value: _("You"), Message.Role.ASSISTANT.value: _("AI assistant")}
+    lines = [_("Conversation %(reference)s") % {"reference": conversation}, ""]
+    for message in conversation.messages.all():
+        at = date_format(timezone.localtime(message.created_at), "SHORT_DATETIME_FORMAT")
+        lines.append(f"{at} · {names.get(message.role, message.get_role_display())}")
+        lines += [message.text, *(f"  · {question}" for question in message.suggestions)]
+        if message.finish_reason in (Message.FinishReason.CANCELLED, Message.FinishReason.ERROR):
+            lines.append(f"({message.get_finish_reason_display()})")
+        lines.append("")
+    return "\n".join(lines)
