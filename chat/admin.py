@@ -1,21 +1,30 @@
 from __future__ import annotations
 
+from datetime import datetime, time
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Exists, IntegerField, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
-from unfold.admin import ModelAdmin, TabularInline
+from unfold.admin import ModelAdmin
+from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter
 from unfold.decorators import display
+from unfold.utils import parse_date_str
 
-from chat import trials
+from chat import staff, trials
+from chat.figures import OUTCOMES
 from chat.models import Conversation, Message
+from chat.retention import forget
+from faq.models import FaqEntry
 from training import views
 from training.admin import ReadOnlyAdmin
 from training.admin import dashboard as training_dashboard
-from training.models import Trial
+from training.models import AdapterVersion, Trial
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -36,45 +45,109 @@ def _trial_context(request: HttpRequest, trial: Trial | None) -> dict[str, Any]:
     }
 
 
-class MessageInline(TabularInline):
-    model = Message
-    fields = readonly_fields = [
-        "created_at",
-        "role",
-        "text",
-        "entry_key",
-        "suggestions",
-        "show_confidence",
-        "version",
-        "finish_reason",
-    ]
-    extra = 0
-    hide_title = True
-    can_delete = False
-    verbose_name_plural = _("Messages, and what each answer rests on")
+class MessageFilter(DropdownFilter):
+    """Conversations in which there is at least one message of a kind."""
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    def condition(self, value: str) -> Q:
+        raise NotImplementedError
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> QuerySet[Conversation]:
+        value = self.value()
+        if value not in {str(known) for known, _label in self.lookup_choices}:
+            return queryset
+        return queryset.filter(Exists(Message.objects.filter(self.condition(value), conversation=OuterRef("pk"))))
 
-    @display(description=_("confidence"))
-    def show_confidence(self, message: Message) -> str:
-        return f"{message.confidence:.0%}" if message.confidence is not None else "–"
+
+class OutcomeFilter(MessageFilter):
+    title = _("how it went")
+    parameter_name = "outcome"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return [(kind.value, kind.label) for kind in OUTCOMES]
+
+    def condition(self, value: str) -> Q:
+        return next(condition for kind, condition in OUTCOMES.items() if kind.value == value)
+
+
+class EntryFilter(MessageFilter):
+    title = _("answer")
+    parameter_name = "entry"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        said = Message.objects.order_by().exclude(entry_key="").values_list("entry_key", flat=True).distinct()
+        questions = dict(FaqEntry.objects.values_list("key", "question"))
+        named = [(key, Truncator(questions.get(key, key)).chars(80)) for key in said]
+        return sorted(named, key=lambda each: each[1])
+
+    def condition(self, value: str) -> Q:
+        return Q(entry_key=value)
+
+
+class VersionFilter(MessageFilter):
+    title = _("version that spoke")
+    parameter_name = "version"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return [(str(version.number), str(version)) for version in AdapterVersion.objects.all()]
+
+    def condition(self, value: str) -> Q:
+        return Q(version__number=int(value))
+
+
+class StartedFilter(RangeDateFilter):
+    """Whole days, the last one too. A day that is none counts as not given."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> QuerySet[Conversation]:
+        first = parse_date_str(self.used_parameters.get("created_at_from"))
+        last = parse_date_str(self.used_parameters.get("created_at_to"))
+        if first:
+            queryset = queryset.filter(created_at__gte=timezone.make_aware(datetime.combine(first, time.min)))
+        if last:
+            queryset = queryset.filter(created_at__lte=timezone.make_aware(datetime.combine(last, time.max)))
+        return queryset
 
 
 @admin.register(Conversation)
 class ConversationAdmin(ModelAdmin):
-    list_display = ["__str__", "num_messages", "language", "created_at", "updated_at"]
-    list_filter = ["language", "messages__is_declined", "is_challenger"]
-    search_fields = ["messages__text"]
-    search_help_text = _("Search in what was said")
-    fields = ["language", "created_at"]
-    inlines = [MessageInline]
+    """Staff read conversations and delete them; only customers and the assistant write."""
+
+    list_display = ["__str__", "first_question", "num_messages", "language", "created_at", "updated_at"]
+    list_filter = [
+        OutcomeFilter,
+        EntryFilter,
+        VersionFilter,
+        "language",
+        ("created_at", StartedFilter),
+        "is_challenger",
+    ]
+    list_filter_submit = True
+    date_hierarchy = "created_at"
+    search_fields = ["messages__text", "messages__entry_key", "id"]
+    search_help_text = _("Search in what was said, by an answer's key or by the conversation's number")
+    list_before_template = "admin/chat/export.html"
+    change_form_outer_before_template = "admin/chat/transcript.html"
+    fields = [("language", "created_at", "updated_at")]
+
+    def get_urls(self) -> list[URLPattern]:
+        wrap = self.admin_site.admin_view
+        own = [
+            path("export.csv", wrap(staff.export), {"model_admin": self, "form": "csv"}, name="chat_export_csv"),
+            path("export.jsonl", wrap(staff.export), {"model_admin": self, "form": "jsonl"}, name="chat_export_jsonl"),
+            path("wording/<int:message_pk>/", wrap(staff.add_wording), name="chat_add_wording"),
+        ]
+        return own + super().get_urls()
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Conversation]:
-        return super().get_queryset(request).annotate(num_messages=Count("messages", distinct=True))
+        inside = Message.objects.filter(conversation=OuterRef("pk")).order_by("pk")
+        counted = inside.order_by().values("conversation").annotate(num=Count("pk")).values("num")
+        return (
+            super()
+            .get_queryset(request)
+            .annotate(
+                num=Coalesce(Subquery(counted), 0, output_field=IntegerField()),
+                first=Subquery(inside.filter(role=Message.Role.USER).values("text")[:1]),
+            )
+        )
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -82,9 +155,30 @@ class ConversationAdmin(ModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    @display(description=_("messages"), ordering="num_messages")
+    def delete_model(self, request: HttpRequest, obj: Conversation) -> None:
+        forget(Conversation.objects.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> None:
+        forget(queryset)
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        can_export = request.user.has_perm("chat.export_conversation")
+        return super().changelist_view(request, {**(extra_context or {}), "can_export": can_export})
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        conversation = self.get_object(request, object_id or "")
+        transcript = staff.transcript(request, conversation) if conversation else {}
+        return super().changeform_view(request, object_id, form_url, {**(extra_context or {}), **transcript})
+
+    @display(description=_("first question"))
+    def first_question(self, conversation: Any) -> str:
+        return Truncator(conversation.first or "–").chars(90)
+
+    @display(description=_("messages"), ordering="num")
     def num_messages(self, conversation: Any) -> int:
-        return int(conversation.num_messages)
+        return int(conversation.num)
 
 
 @admin.register(Trial)

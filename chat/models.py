@@ -117,6 +117,10 @@ class Message(models.Model):
     def __str__(self) -> str:
         return self.text[:60]
 
+    @property
+    def first_seconds(self) -> float | None:
+        return None if self.first_delta_ms is None else self.first_delta_ms / 1000
+
 
 class DailyFigures(models.Model):
     """What deleted conversations leave behind: how many of a kind there were on a day, and nothing of what was said."""

@@ -275,7 +275,7 @@ UNFOLD = {
     "SITE_FAVICONS": [
         {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("chat/icon.svg")},
     ],
-    "STYLES": [lambda request: static("training/admin.css")],
+    "STYLES": [lambda request: static("training/admin.css"), lambda request: static("chat/records.css")],
     "SIDEBAR": {
         "navigation": [
             {

@@ -31,6 +31,7 @@ from training.models import AdapterVersion, TrainingRun, Trial
 from training.overview import queue, training_status
 from training.preflight import NotReady, Preflight, in_minutes, preflight, require_ready
 from training.retraining import cheapest_preset
+from training.spreadsheets import BYTE_ORDER_MARK, no_formula
 from training.teaching import add_wording as teach_wording
 
 MAX_NOTE_CHARS = 300
@@ -106,21 +107,13 @@ def differences(request: HttpRequest) -> HttpResponse:
         raise Http404
     response = HttpResponse(content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = 'attachment; filename="changes.csv"'
-    # Spreadsheets take it for UTF-8 by this mark.
-    response.write("\ufeff")
+    response.write(BYTE_ORDER_MARK)
     writer = csv.writer(response)
     writer.writerow(["key", "change", "question", "answer before", "answer now", "wordings added", "wordings gone"])
     for each in changes.differences:
         row = [each.key, each.kind, each.question, each.answer_before, each.answer_now]
-        writer.writerow(
-            _no_formula(cell) for cell in [*row, *map("\n".join, (each.wordings_added, each.wordings_gone))]
-        )
+        writer.writerow(no_formula(cell) for cell in [*row, *map("\n".join, (each.wordings_added, each.wordings_gone))])
     return response
-
-
-def _no_formula(cell: str) -> str:
-    """A cell that a spreadsheet does not run (https://owasp.org/www-community/attacks/CSV_Injection)."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 @require_POST

@@ -11,6 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from pytest_django import Settings
 
+from chat.models import Conversation
 from faq.models import FaqEntry, OffTopicQuestion
 from training import trials, versions
 from training.lm.config import TrainConfig
@@ -28,6 +29,7 @@ ENTRY = "/admin/faq/faqentry/{entry}/"
 RUN = "/admin/training/trainingrun/"
 VERSION = "/admin/training/adapterversion/"
 TRIAL = "/admin/training/trial/"
+CONVERSATION = "/admin/chat/conversation/"
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,15 @@ DOORS = [
     Door("/admin/training/scheduledactivation/add/", {PUBLISHER, "owner"}),
     Door("/admin/training/retrainingschedule/1/change/", EVERYBODY - {AGENT}),
     Door("/admin/training/retrainingschedule/1/change/", {TRAINER, "owner"}, is_post=True),
-    Door("/admin/chat/conversation/", {AGENT, "owner"}),
+    Door(CONVERSATION, {AGENT, "owner"}),
+    # Whoever reads conversations and edits entries.
+    Door(CONVERSATION + "wording/{question}/", {"owner"}),
+    Door(CONVERSATION + "wording/{question}/", {"owner"}, is_post=True),
+    Door(CONVERSATION + "{conversation}/change/", {AGENT, "owner"}),
+    Door(CONVERSATION + "{conversation}/delete/", {"owner"}),
+    Door(CONVERSATION + "{conversation}/delete/", {"owner"}, is_post=True),
+    Door(CONVERSATION + "export.csv", {AGENT, "owner"}),
+    Door(CONVERSATION + "export.jsonl?outcome=answered", {AGENT, "owner"}),
     Door("/admin/auth/user/", {"owner"}),
     Door("/admin/auth/user/add/", {"owner"}),
     Door("/admin/auth/group/", {"owner"}),
@@ -91,13 +101,15 @@ DOORS = [
 
 
 @pytest.fixture
-def numbers(shop: None, make_version: MakeVersion) -> dict[str, int]:
+def numbers(shop: None, make_version: MakeVersion) -> dict[str, object]:
     version = make_version()
     versions.activate(version)
     other = make_version()
     failed = TrainingRun.objects.create(config=TrainConfig().to_dict(), status="failed")
     failed.work_dir.mkdir(parents=True)
     RetrainingSchedule.objects.create(pk=1)
+    conversation, _ = Conversation.start("es")
+    question = conversation.messages.create(role="user", text="hola", client_id="c1")
     return {
         "entry": FaqEntry.objects.get(key="pay").pk,
         "off_topic": OffTopicQuestion.objects.first().pk,  # type: ignore[union-attr]
@@ -106,6 +118,8 @@ def numbers(shop: None, make_version: MakeVersion) -> dict[str, int]:
         "other": other.pk,
         "trial": trials.start(other, version, share=10, note="warmer words", started_by=None).pk,
         "failed": failed.pk,
+        "conversation": conversation.pk,
+        "question": question.pk,
     }
 
 
@@ -115,6 +129,7 @@ def _roles(db: None, settings: Settings) -> None:
     settings.LANGUAGE_CODE = "es"
     import_module("chat.migrations.0004_roles").create_roles(apps, None)
     import_module("chat.migrations.0005_bundle_rights").grant_rights(apps, None)
+    import_module("chat.migrations.0007_records").let_agents_export(apps, None)
 
 
 def log_in(client: Client, who: str) -> None:
@@ -127,7 +142,7 @@ def log_in(client: Client, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", ["stranger", "customer", *ROLES, "owner"])
-def test_every_door(client: Client, numbers: dict[str, int], who: str) -> None:
+def test_every_door(client: Client, numbers: dict[str, object], who: str) -> None:
     log_in(client, who)
     wrong = []
     for door in DOORS:
@@ -140,7 +155,7 @@ def test_every_door(client: Client, numbers: dict[str, int], who: str) -> None:
     assert wrong == []
 
 
-def test_the_menu_shows_only_doors_that_open(client: Client, numbers: dict[str, int]) -> None:
+def test_the_menu_shows_only_doors_that_open(client: Client, numbers: dict[str, object]) -> None:
     log_in(client, AGENT)
 
     page = client.get("/admin/chat/conversation/").content.decode()
@@ -159,7 +174,7 @@ def test_who_may_not_stop_a_trial_does_not(client: Client, numbers: dict[str, in
     assert "/stop/" not in client.get("/admin/").content.decode()
 
 
-def test_a_refused_training_leaves_nothing_behind(client: Client, numbers: dict[str, int]) -> None:
+def test_a_refused_training_leaves_nothing_behind(client: Client, numbers: dict[str, object]) -> None:
     log_in(client, EDITOR)
 
     client.post("/admin/training/trainingrun/train-now/", {"preset": "quick"})

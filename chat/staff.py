@@ -1,0 +1,107 @@
+"""What staff do with conversations. Every view is wrapped by the admin (admin.py) and asks for its permission."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_safe
+
+from chat.exports import as_csv, as_json_lines, messages_of
+from chat.models import Conversation, Message
+from faq.models import FaqEntry, Paraphrase
+from faq.personal_data import mask
+
+
+def _require(request: HttpRequest, *permissions: str) -> None:
+    if not request.user.has_perms(permissions):
+        raise PermissionDenied
+
+
+def transcript(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
+    """What transcript.html needs to show a conversation, and what each answer rests on."""
+    said = list(conversation.messages.select_related("version"))
+    entries = FaqEntry.objects.filter(key__in={message.entry_key for message in said} - {""})
+    return {
+        "said": said,
+        "entries": {entry.key: entry for entry in entries},
+        "can_see_entries": request.user.has_perm("faq.view_faqentry") or request.user.has_perm("faq.change_faqentry"),
+        "can_see_versions": request.user.has_perm("training.view_adapterversion"),
+        "can_teach": request.user.has_perm("faq.change_faqentry"),
+    }
+
+
+@require_safe
+def export(request: HttpRequest, model_admin: Any, form: str) -> HttpResponseBase:
+    """The conversations of the list, as it is searched and filtered, with all that was said in them."""
+    _require(request, "chat.view_conversation", "chat.export_conversation")
+    try:
+        listed = model_admin.get_changelist_instance(request)
+    except IncorrectLookupParameters:
+        messages.error(request, _("These filters are not known. Choose them anew."))
+        return redirect("admin:chat_conversation_changelist")
+    said = messages_of(listed.queryset)
+    pieces, content_type = (
+        (as_csv(said), "text/csv") if form == "csv" else (as_json_lines(said), "application/x-ndjson")
+    )
+    response = StreamingHttpResponse(pieces, content_type=f"{content_type}; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="conversations.{form}"'
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+class WordingForm(forms.ModelForm):  # type: ignore[type-arg]
+    """A customer's question as one more wording of an entry."""
+
+    entry = forms.ModelChoiceField(
+        FaqEntry.objects.exclude(status=FaqEntry.Status.RETIRED).order_by("question"),
+        widget=forms.Select(attrs={"class": "room-input"}),
+    )
+
+    class Meta:
+        model = Paraphrase
+        fields = ["entry", "text"]
+        widgets = {"text": forms.Textarea(attrs={"class": "room-input", "rows": 3, "dir": "auto"})}
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def add_wording(request: HttpRequest, message_pk: int) -> HttpResponse:
+    """Let staff keep a customer's question as a wording that the next training learns."""
+    _require(request, "chat.view_conversation", "faq.change_faqentry")
+    asked = get_object_or_404(Message, pk=message_pk, role=Message.Role.USER)
+    back_url = reverse("admin:chat_conversation_change", args=[asked.conversation_id])
+    form = WordingForm(request.POST or None, initial={"text": mask(asked.text), "entry": _likely_entry(asked)})
+    if request.method == "POST" and form.is_valid():
+        wording = form.save()
+        _note(request, wording)
+        messages.success(request, _("Added to “%(entry)s”. The next training learns it.") % {"entry": wording.entry})
+        return redirect(back_url)
+    context = {"title": _("Add as a wording"), "form": form, "asked": asked, "back_url": back_url}
+    return render(request, "admin/chat/wording.html", {**admin.site.each_context(request), **context})
+
+
+def _likely_entry(asked: Message) -> FaqEntry | None:
+    """The one that it was answered with, or the first that was suggested."""
+    reply = Message.objects.filter(
+        conversation=asked.conversation_id, role=Message.Role.ASSISTANT, pk__gt=asked.pk
+    ).first()
+    if reply is None:
+        return None
+    by_key = FaqEntry.objects.filter(key=reply.entry_key) if reply.entry_key else FaqEntry.objects.none()
+    return by_key.first() or FaqEntry.objects.filter(question__in=reply.suggestions[:1]).first()
+
+
+def _note(request: HttpRequest, wording: Paraphrase) -> None:
+    """In the entry's own log, as if it had been added there."""
+    assert request.user.pk is not None, "a permission was asked for"
+    added = [{"added": {"name": str(wording._meta.verbose_name), "object": wording.text}}]
+    LogEntry.objects.log_actions(request.user.pk, [wording.entry], CHANGE, change_message=added, single_object=True)

@@ -1,0 +1,277 @@
+"""Staff and conversations: finding, reading, taking out, deleting, and learning from them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.test import AsyncClient, Client
+from django.utils import timezone
+
+from chat.models import Conversation, DailyFigures, Message
+from chat.tests.test_retention import make_conversation
+from faq.models import FaqEntry, Paraphrase
+from training.tests.conftest import MakeVersion
+
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.database,
+    # The test client is synchronous; the server is not.
+    pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume asynchronous"),
+]
+
+LIST = "/admin/chat/conversation/"
+
+
+@pytest.fixture
+def olga(client: Client, shop: None) -> User:
+    """Olga owns the shop, and has logged in."""
+    user = User.objects.create_superuser("olga")
+    client.force_login(user)
+    return user
+
+
+def say(*texts: str, **values: Any) -> Conversation:
+    """A conversation of these questions, the last with a reply."""
+    conversation, _ = Conversation.start("es")
+    for number, text in enumerate(texts):
+        conversation.messages.create(role="user", text=text, client_id=f"c{number}")
+    conversation.messages.create(role="assistant", **{"finish_reason": "stop", "text": "Con tarjeta.", **values})
+    return conversation
+
+
+def listed(client: Client, query: str) -> set[str]:
+    response = client.get(LIST + query)
+    assert response.status_code == 200, response.headers
+    return {str(each.pk) for each in response.context["cl"].result_list}
+
+
+def keys(*conversations: object) -> set[str]:
+    return {str(each.pk if isinstance(each, Conversation) else each) for each in conversations}
+
+
+def test_conversations_are_found_by_what_was_said_an_entry_or_their_number(client: Client, olga: User) -> None:
+    paid = say("¿Puedo pagar con Bizum?", "¿o con PayPal?", entry_key="pay")
+    hours = say("¿Cuándo abren?", entry_key="hours")
+
+    assert listed(client, "?q=bizum") == keys(paid)
+    assert listed(client, "?q=tarjeta") == keys(paid, hours)
+    assert listed(client, "?q=hours") == keys(hours)
+    assert listed(client, f"?q={str(paid.pk)[:8]}") == keys(paid)
+    assert listed(client, f"?q={hours.pk}") == keys(hours)
+    assert listed(client, "?q=nada") == set()
+
+
+@pytest.mark.parametrize("outcome", ["answered", "suggested", "declined", "stopped", "interrupted"])
+def test_conversations_are_found_by_how_it_went(client: Client, olga: User, outcome: str) -> None:
+    outcomes = {
+        each: make_conversation(answer=each)
+        for each in ("answered", "suggested", "declined", "stopped", "interrupted", "under way")
+    }
+
+    assert listed(client, f"?outcome={outcome}") == keys(outcomes[outcome])
+
+
+def test_conversations_are_found_by_version_entry_and_language(
+    client: Client, olga: User, make_version: MakeVersion
+) -> None:
+    first, second = make_version(), make_version()
+    one = say("uno", version=first, entry_key="pay")
+    two = say("dos", version=second, entry_key="gone-for-good")
+    Conversation.objects.filter(pk=two.pk).update(language="en")
+
+    assert listed(client, f"?version={second.number}") == keys(two)
+    assert listed(client, "?entry=pay") == keys(one)
+    assert listed(client, "?entry=gone-for-good") == keys(two)
+    assert listed(client, f"?entry=pay&version={second.number}") == set()
+    assert listed(client, "?language__exact=en") == keys(two)
+    assert listed(client, "?version=seven&outcome=nonsense") == keys(one, two)
+    assert "¿Cómo puedo pagar?" in client.get(LIST).content.decode(), "entries are named by their question"
+
+
+def test_a_range_of_days_holds_its_last_day(client: Client, olga: User) -> None:
+    old = make_conversation(days_ago=10)
+    young = make_conversation()
+    today, before = timezone.localdate(), timezone.localdate() - timedelta(days=5)
+
+    assert listed(client, f"?created_at_from={before}&created_at_to={today}") == keys(young)
+    assert listed(client, f"?created_at_to={before}") == keys(old)
+    assert listed(client, "?created_at_from=tomorrow") == keys(old, young)
+
+
+def test_a_transcript_shows_what_each_answer_rests_on_and_runs_nothing(
+    client: Client, olga: User, make_version: MakeVersion
+) -> None:
+    version = make_version()
+    attack = "<img src=x onerror=alert(1)>"
+    conversation = say(
+        attack, text=f"{attack}\nsegunda línea", entry_key="pay", version=version, confidence=0.87, first_delta_ms=1234
+    )
+    conversation.messages.create(
+        role="assistant", text=attack, finish_reason="cancelled", is_declined=True, suggestions=[attack]
+    )
+
+    page = client.get(f"{LIST}{conversation.pk}/change/").content.decode()
+
+    entry = FaqEntry.objects.get(key="pay")
+    assert attack not in page
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;") >= 4
+    assert f'href="/admin/faq/faqentry/{entry.pk}/change/">¿Cómo puedo pagar?' in page
+    assert f'href="/admin/training/adapterversion/{version.pk}/change/"' in page
+    assert "87 %" in page
+    assert "first words after 1.2 s" in page
+    assert "Stopped by the customer" in page
+
+
+def test_a_transcript_leads_only_where_one_may_go(client: Client, olga: User, make_version: MakeVersion) -> None:
+    conversation = say("hola", entry_key="pay", version=make_version())
+    clara = User.objects.create_user("clara", is_staff=True)
+    clara.user_permissions.add(Permission.objects.get(codename="view_conversation"))
+    client.force_login(clara)
+
+    page = client.get(f"{LIST}{conversation.pk}/change/").content.decode()
+
+    assert "¿Cómo puedo pagar?" in page
+    for closed in ("/admin/faq/", "/admin/training/", "/wording/"):
+        assert f'href="{closed}' not in page
+    assert "export.csv" not in client.get(LIST).content.decode()
+    assert client.get(f"{LIST}export.csv").status_code == 403
+
+
+def test_a_table_is_what_is_listed_and_runs_nothing(client: Client, olga: User, make_version: MakeVersion) -> None:
+    formulas = ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\t=1"]
+    version = make_version()
+    wanted = say(*formulas, 'Con "comillas", comas\ny líneas', entry_key="pay", version=version)
+    say("otra cosa", entry_key="hours")
+
+    page = client.get(LIST, {"entry": "pay", "q": "comillas"}).content.decode()
+    assert "export.csv?entry=pay&amp;q=comillas" in page
+    response: Any = client.get(LIST + "export.csv?entry=pay&q=comillas")
+
+    assert response.streaming
+    assert response["Content-Type"] == "text/csv; charset=utf-8"
+    text = b"".join(response).decode()
+    assert text.startswith("\ufeff")
+    rows = list(csv.DictReader(StringIO(text.removeprefix("\ufeff"))))
+    assert [row["text"] for row in rows] == [
+        *(f"'{formula}" for formula in formulas),
+        'Con "comillas", comas\ny líneas',
+        "Con tarjeta.",
+    ]
+    assert {row["conversation"] for row in rows} == keys(wanted)
+    assert (rows[-1]["entry"], rows[-1]["declined"], rows[-1]["version"]) == ("pay", "False", str(version.number))
+
+
+def test_json_lines_hold_the_same_as_it_is(client: Client, olga: User) -> None:
+    say("=1+1 ¿sí?", is_declined=True, suggestions=["a", "b"], confidence=0.25)
+
+    response: Any = client.get(LIST + "export.jsonl")
+
+    asked, answered = [json.loads(line) for line in b"".join(response).decode().splitlines()]
+    assert (asked["role"], asked["text"]) == ("user", "=1+1 ¿sí?")
+    assert (answered["suggestions"], answered["declined"], answered["confidence"]) == (["a", "b"], True, 0.25)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_long_export_goes_out_in_pieces(client: Client, olga: User, form: str) -> None:
+    conversation = say("hola")
+    texts = [f"mensaje {number} " + "x" * 900 for number in range(300)]
+    Message.objects.bulk_create(Message(conversation=conversation, role="user", text=text) for text in texts)
+
+    async def pieces() -> list[bytes]:
+        page = AsyncClient()
+        await page.aforce_login(olga)
+        response: Any = await page.get(f"{LIST}export.{form}")
+        return [piece async for piece in response]
+
+    received = async_to_sync(pieces)()
+
+    assert len(received) > 3
+    whole = b"".join(received).decode()
+    assert [text for text in texts if whole.count(text) != 1] == []
+
+
+def test_an_export_of_unknown_filters_leads_back(client: Client, olga: User) -> None:
+    response = client.get(LIST + "export.csv?nonsense__x=1")
+
+    assert (response.status_code, response.headers["Location"]) == (302, LIST)
+
+
+def test_staff_delete_one_or_many_after_being_asked(client: Client, olga: User) -> None:
+    one, two, three, kept = say("a"), say("b"), say("c"), say("secreto")
+
+    url = f"{LIST}{one.pk}/delete/"
+    assert client.get(url).status_code == 200
+    assert Conversation.objects.count() == 4, "asked first"
+    client.post(url, {"post": "yes"})
+    many = {"action": "delete_selected", "_selected_action": [two.pk, three.pk]}
+    client.post(LIST, many)
+    assert Conversation.objects.count() == 3, "asked first"
+    client.post(LIST, {**many, "post": "yes"})
+
+    assert list(Conversation.objects.all()) == [kept]
+    assert DailyFigures.objects.get(kind=DailyFigures.Kind.QUESTIONS).num == 3
+
+
+def test_staff_delete_what_a_search_found(client: Client, olga: User) -> None:
+    found, kept = say("borrar esto", "y borrar aquello"), say("otra")
+
+    many = {"action": "delete_selected", "_selected_action": [found.pk, kept.pk], "select_across": "1"}
+    client.post(LIST + "?q=borrar", {**many, "post": "yes"})
+
+    assert list(Conversation.objects.all()) == [kept]
+
+
+def test_a_question_becomes_a_wording_without_personal_data(client: Client, olga: User) -> None:
+    conversation = say("¿Puedo pagar? Mi correo es ana@example.com", entry_key="pay")
+    question = conversation.messages.get(role="user")
+    entry = FaqEntry.objects.get(key="pay")
+    url = f"{LIST}wording/{question.pk}/"
+    assert url in client.get(f"{LIST}{conversation.pk}/change/").content.decode()
+
+    form = client.get(url).context["form"]
+    assert (form.initial["text"], form.initial["entry"]) == ("¿Puedo pagar? Mi correo es [correo]", entry)
+    response = client.post(url, {"entry": entry.pk, "text": "¿puedo pagar ya?"}, follow=True)
+
+    assert Paraphrase.objects.filter(entry=entry, text="¿puedo pagar ya?").exists()
+    assert response.redirect_chain == [(f"{LIST}{conversation.pk}/change/", 302)]
+    assert "¿Cómo puedo pagar?" in str(next(iter(response.context["messages"])))
+    logged = LogEntry.objects.get(object_id=str(entry.pk))
+    assert "¿puedo pagar ya?" in logged.get_change_message()
+
+
+def test_what_was_suggested_is_offered_first(client: Client, olga: User) -> None:
+    conversation = say("¿devuelven?", is_declined=True, suggestions=["¿Puedo devolver un producto?"])
+
+    form = client.get(f"{LIST}wording/{conversation.messages.all()[0].pk}/").context["form"]
+
+    assert form.initial["entry"] == FaqEntry.objects.get(key="return")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("???", "at least one word"), ("a" * 501, "500"), ("formas de pago", "already exists"), ("", "required")],
+)
+def test_a_wording_that_cannot_be_is_refused_in_words(client: Client, olga: User, text: str, problem: str) -> None:
+    question = say("hola").messages.all()[0]
+    num_before = Paraphrase.objects.count()
+
+    response = client.post(f"{LIST}wording/{question.pk}/", {"entry": FaqEntry.objects.get(key="pay").pk, "text": text})
+
+    assert problem in response.content.decode()
+    assert Paraphrase.objects.count() == num_before
+
+
+def test_only_a_customers_question_becomes_a_wording(client: Client, olga: User) -> None:
+    reply = say("hola").messages.get(role="assistant")
+
+    assert client.get(f"{LIST}wording/{reply.pk}/").status_code == 404
+    assert Message.objects.count() == 2
