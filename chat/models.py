@@ -98,7 +98,7 @@ class Message(models.Model):
     coverage = models.FloatField(_("coverage"), null=True)
     # From the stored, empty reply to its first words.
     first_delta_ms = models.PositiveIntegerField(_("milliseconds to its first words"), null=True)
-    created_at = models.DateTimeField(_("sent at"), auto_now_add=True)
+    created_at = models.DateTimeField(_("sent at"), auto_now_add=True, db_index=True)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
@@ -112,7 +112,6 @@ class Message(models.Model):
                 name="client_id_once_per_conversation",
             )
         ]
-        indexes = [models.Index(fields=["role", "created_at"], name="message_role_created_at")]
 
     def __str__(self) -> str:
         return self.text[:60]

@@ -14,6 +14,7 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from chat.figures import tally
@@ -97,7 +98,7 @@ def _forget_batch(conversations: QuerySet[Conversation], *, skip_locked: bool) -
 
 def _keep_counts(conversations: QuerySet[Conversation], messages: QuerySet[Message]) -> None:
     # In order, so that two that delete at once do not wait for each other in a circle.
-    for cell, num in sorted(tally(conversations, messages).items()):
+    for cell, num in sorted(tally(conversations, messages, at=TruncDate("created_at"), by_entry=True).items()):
         figures, _ = DailyFigures.objects.get_or_create(
             day=cell.at,
             kind=cell.kind,

@@ -13,13 +13,18 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
+from chat.charts import chart
 from chat.exports import as_csv, as_json_lines, messages_of
+from chat.figures import OUTCOMES, Figures, Kind, Period
+from chat.figures import figures as count
 from chat.models import Conversation, Message
 from faq.models import FaqEntry, Paraphrase
 from faq.personal_data import mask
+from training.views import entry_links
 
 
 def _require(request: HttpRequest, *permissions: str) -> None:
@@ -57,6 +62,50 @@ def export(request: HttpRequest, model_admin: Any, form: str) -> HttpResponseBas
     response["Content-Disposition"] = f'attachment; filename="conversations.{form}"'
     response["Cache-Control"] = "no-store"
     return response
+
+
+@require_safe
+def figures(request: HttpRequest) -> HttpResponse:
+    """What the last hours or days add up to."""
+    _require(request, "chat.view_conversation")
+    given = request.GET.get("period", "")
+    period = Period(given) if given in Period.values else Period.WEEK
+    found = count(period)
+    context = {
+        "title": _("Figures of the conversations"),
+        "period": period,
+        "periods": Period.choices,
+        "figures": found,
+        "chart": chart(found.over_time),
+        "kinds": Kind.choices,
+        "outcomes": [(kind.value, kind.label) for kind in OUTCOMES],
+        "headline": _headline(found),
+        "tables": [(_("By version"), found.by_version), (_("By language"), found.by_language)],
+        **entry_links(request),
+    }
+    return render(request, "admin/chat/figures.html", {**admin.site.each_context(request), **context})
+
+
+def _headline(found: Figures) -> list[tuple[str, str, str]]:
+    """Name, value and definition of each figure on top."""
+    counts, num_replies = found.totals.counts, found.totals.num_replies
+    definitions = {
+        Kind.CONVERSATIONS: _("Conversations that began in this time."),
+        Kind.QUESTIONS: _("Messages that customers wrote."),
+        Kind.ANSWERED: _("Replies that gave an answer to the end."),
+        Kind.SUGGESTED: _("Replies that were not sure enough and offered questions that may have been meant."),
+        Kind.DECLINED: _("Replies that said “I don't know” and had nothing to offer."),
+        Kind.STOPPED: _("Replies that the customer stopped, whatever they were going to say."),
+        Kind.INTERRUPTED: _("Replies that a fault on our side ended."),
+    }
+    shares = {kind: f" ({counts[kind] / num_replies:.0%})" for kind in OUTCOMES if num_replies}
+    headline = [(str(kind.label), f"{counts[kind]}{shares.get(kind, '')}", text) for kind, text in definitions.items()]
+    for name, seconds, text in (
+        (_("first words, half"), found.first_words_p50, _("Half of the replies began within this time.")),
+        (_("first words, 95 %"), found.first_words_p95, _("95 of 100 replies began within this time.")),
+    ):
+        headline.append((name, "–" if seconds is None else f"{number_format(seconds, 1)} s", text))
+    return headline
 
 
 class WordingForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -303,7 +303,18 @@ UNFOLD = {
                     _door(_("Trials with customers"), "science", "training", "trial", sees="activation"),
                 ],
             },
-            {"title": _("Conversations"), "items": [_door(_("Conversations"), "chat", "chat", "conversation")]},
+            {
+                "title": _("Conversations"),
+                "items": [
+                    _door(_("Conversations"), "chat", "chat", "conversation"),
+                    {
+                        "title": _("Figures"),
+                        "icon": "bar_chart",
+                        "link": reverse_lazy("admin:chat_figures"),
+                        "permission": lambda request: request.user.has_perm("chat.view_conversation"),
+                    },
+                ],
+            },
             {
                 "title": _("People"),
                 "items": [

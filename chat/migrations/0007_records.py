@@ -60,9 +60,10 @@ class Migration(migrations.Migration):
             name='created_at',
             field=models.DateTimeField(auto_now_add=True, db_index=True, verbose_name='started'),
         ),
-        migrations.AddIndex(
+        migrations.AlterField(
             model_name='message',
-            index=models.Index(fields=['role', 'created_at'], name='message_role_created_at'),
+            name='created_at',
+            field=models.DateTimeField(auto_now_add=True, db_index=True, verbose_name='sent at'),
         ),
         migrations.AddConstraint(
             model_name='dailyfigures',

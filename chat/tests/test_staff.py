@@ -66,6 +66,9 @@ def test_conversations_are_found_by_what_was_said_an_entry_or_their_number(clien
     assert listed(client, "?q=hours") == keys(hours)
     assert listed(client, f"?q={str(paid.pk)[:8]}") == keys(paid)
     assert listed(client, f"?q={hours.pk}") == keys(hours)
+    assert listed(client, "?q=bizum+paypal") == keys(paid)
+    assert listed(client, "?q=%22pagar+con%22") == keys(paid)
+    assert listed(client, "?q=%22con+pagar%22") == set()
     assert listed(client, "?q=nada") == set()
 
 
