@@ -18,7 +18,7 @@ from unfold.utils import parse_date_str
 
 from chat import staff, trials
 from chat.figures import OUTCOMES
-from chat.models import Conversation, Message
+from chat.models import Conversation, DailyFigures, Message
 from chat.retention import forget
 from faq.models import FaqEntry
 from training import views
@@ -134,7 +134,6 @@ class ConversationAdmin(ModelAdmin):
         own = [
             path("export.csv", wrap(staff.export), {"model_admin": self, "form": "csv"}, name="chat_export_csv"),
             path("export.jsonl", wrap(staff.export), {"model_admin": self, "form": "jsonl"}, name="chat_export_jsonl"),
-            path("figures/", wrap(staff.figures), name="chat_figures"),
             path("wording/<int:message_pk>/", wrap(staff.add_wording), name="chat_add_wording"),
         ]
         return own + super().get_urls()
@@ -244,3 +243,26 @@ class TrialAdmin(ReadOnlyAdmin):
     )
     def show_outcome(self, trial: Trial) -> tuple[str, str]:
         return trial.outcome, trial.get_outcome_display()
+
+
+@admin.register(DailyFigures)
+class FiguresAdmin(ModelAdmin):
+    """One page, which counts what is there together with what these rows keep of what is not."""
+
+    def get_urls(self) -> list[URLPattern]:
+        return [path("", self.admin_site.admin_view(staff.figures), name="chat_dailyfigures_changelist")]
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm("chat.view_conversation"))
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False

@@ -112,11 +112,6 @@ class Row:
     def num_replies(self) -> int:
         return sum(self.counts[kind] for kind in OUTCOMES)
 
-    @property
-    def nums(self) -> list[int]:
-        """In the order of Kind."""
-        return [self.counts[kind] for kind in Kind]
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:

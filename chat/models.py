@@ -143,6 +143,8 @@ class DailyFigures(models.Model):
     num = models.PositiveIntegerField(default=0)
 
     class Meta:
+        verbose_name = _("figures")
+        verbose_name_plural = _("figures")
         default_permissions = ()
         constraints = [
             models.UniqueConstraint(

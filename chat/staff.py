@@ -71,6 +71,7 @@ def figures(request: HttpRequest) -> HttpResponse:
     given = request.GET.get("period", "")
     period = Period(given) if given in Period.values else Period.WEEK
     found = count(period)
+    outcomes = [(kind.value, kind.label) for kind in OUTCOMES]
     context = {
         "title": _("Figures of the conversations"),
         "period": period,
@@ -78,9 +79,13 @@ def figures(request: HttpRequest) -> HttpResponse:
         "figures": found,
         "chart": chart(found.over_time),
         "kinds": Kind.choices,
-        "outcomes": [(kind.value, kind.label) for kind in OUTCOMES],
+        "outcomes": outcomes,
         "headline": _headline(found),
-        "tables": [(_("By version"), found.by_version), (_("By language"), found.by_language)],
+        "tables": [
+            # Who asks, asks no version.
+            (_("By version"), found.by_version, outcomes),
+            (_("By language"), found.by_language, Kind.choices),
+        ],
         **entry_links(request),
     }
     return render(request, "admin/chat/figures.html", {**admin.site.each_context(request), **context})
@@ -101,8 +106,8 @@ def _headline(found: Figures) -> list[tuple[str, str, str]]:
     shares = {kind: f" ({counts[kind] / num_replies:.0%})" for kind in OUTCOMES if num_replies}
     headline = [(str(kind.label), f"{counts[kind]}{shares.get(kind, '')}", text) for kind, text in definitions.items()]
     for name, seconds, text in (
-        (_("first words, half"), found.first_words_p50, _("Half of the replies began within this time.")),
-        (_("first words, 95 %"), found.first_words_p95, _("95 of 100 replies began within this time.")),
+        (_("first words, half of them"), found.first_words_p50, _("Half of the replies began within this time.")),
+        (_("first words, 95 of 100"), found.first_words_p95, _("95 of 100 replies began within this time.")),
     ):
         headline.append((name, "–" if seconds is None else f"{number_format(seconds, 1)} s", text))
     return headline

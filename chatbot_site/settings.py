@@ -307,12 +307,7 @@ UNFOLD = {
                 "title": _("Conversations"),
                 "items": [
                     _door(_("Conversations"), "chat", "chat", "conversation"),
-                    {
-                        "title": _("Figures"),
-                        "icon": "bar_chart",
-                        "link": reverse_lazy("admin:chat_figures"),
-                        "permission": lambda request: request.user.has_perm("chat.view_conversation"),
-                    },
+                    _door(_("Figures"), "bar_chart", "chat", "dailyfigures", sees="conversation"),
                 ],
             },
             {

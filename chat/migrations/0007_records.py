@@ -43,6 +43,8 @@ class Migration(migrations.Migration):
                 ('num', models.PositiveIntegerField(default=0)),
             ],
             options={
+                'verbose_name': 'figures',
+                'verbose_name_plural': 'figures',
                 'default_permissions': (),
             },
         ),

@@ -22,7 +22,7 @@ from training.tests.conftest import MakeVersion
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
 
-PAGE = "/admin/chat/conversation/figures/"
+PAGE = "/admin/chat/dailyfigures/"
 
 
 def counted(period: Period) -> dict[str, int]:

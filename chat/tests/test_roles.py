@@ -92,7 +92,7 @@ DOORS = [
     Door(CONVERSATION + "{conversation}/change/", {AGENT, "owner"}),
     Door(CONVERSATION + "{conversation}/delete/", {"owner"}),
     Door(CONVERSATION + "{conversation}/delete/", {"owner"}, is_post=True),
-    Door(CONVERSATION + "figures/", {AGENT, "owner"}),
+    Door("/admin/chat/dailyfigures/", {AGENT, "owner"}),
     Door(CONVERSATION + "export.csv", {AGENT, "owner"}),
     Door(CONVERSATION + "export.jsonl?outcome=answered", {AGENT, "owner"}),
     Door("/admin/auth/user/", {"owner"}),
