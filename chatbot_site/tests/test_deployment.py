@@ -281,6 +281,13 @@ def test_it_keeps_the_same_time_as_the_procfile() -> None:
     assert option(compose, "--app") == option(procfile, "--app")
 
 
+def test_it_calls_in_time_only_tasks_that_there_are() -> None:
+    from chatbot_site import celery_app
+
+    celery_app.loader.import_default_modules()
+    assert {entry["task"] for entry in celery_app.conf.beat_schedule.values()} <= set(celery_app.tasks)
+
+
 def test_it_pings_the_app_that_the_worker_runs() -> None:
     ping = shlex.split(SERVICES["worker"]["healthcheck"]["test"][1])
     assert option(ping, "--app") == option(compose_command("worker"), "--app")

@@ -1,0 +1,75 @@
+"""A customer takes out and deletes the conversation in a real Chromium, against a real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from chat.tests.server import Server, running_server
+from chat.tests.test_browser import browser
+
+pytestmark = pytest.mark.browser
+
+__all__ = ["browser"]
+
+IS_STORED = "() => localStorage.getItem('chat.conversation') !== null"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("site")) as server:
+        yield server
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(locale="es-ES", viewport={"width": 320, "height": 700})
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    yield page
+    context.close()
+    assert not problems
+
+
+def test_a_customer_takes_the_conversation_out_and_deletes_it(page: Page, server: Server, tmp_path: Path) -> None:
+    page.goto(server.url)
+    page.locator("#text").fill("¿Cómo puedo <b>pagar</b>?")
+    page.keyboard.press("Enter")
+    page.wait_for_function(IS_STORED)
+
+    page.goto(server.url + "/privacy/")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for what, name in (("export", "own.json"), ("text", "own.txt")):
+        with page.expect_download() as download:
+            page.locator(f"[data-do={what}]").click()
+        download.value.save_as(tmp_path / name)
+    data = json.loads((tmp_path / "own.json").read_text(encoding="utf-8"))
+    assert data["messages"][0]["text"] == "¿Cómo puedo <b>pagar</b>?"
+    assert "¿Cómo puedo <b>pagar</b>?" in (tmp_path / "own.txt").read_text(encoding="utf-8")
+
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.locator("[data-do=delete]").click()
+    assert page.evaluate(IS_STORED), "not without being asked"
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.locator("[data-do=delete]").click()
+
+    expect(page.locator("#own")).to_be_hidden()
+    expect(page.locator("#outcome")).not_to_be_empty()
+    assert not page.evaluate(IS_STORED)
+    server.run("from chat.models import Conversation; assert not Conversation.objects.exists()")
+
+
+def test_without_a_conversation_there_is_nothing_to_press(page: Page, server: Server) -> None:
+    page.goto(server.url + "/privacy/")
+
+    expect(page.locator("#own")).to_be_hidden()
+    expect(page.locator("#outcome")).not_to_be_empty()
+    page.evaluate("localStorage.setItem('chat.conversation', '{broken')")
+    page.reload()
+    expect(page.locator("#own")).to_be_hidden()
