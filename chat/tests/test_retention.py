@@ -8,9 +8,11 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -22,14 +24,14 @@ from asgiref.sync import async_to_sync
 from channels.db import database_sync_to_async
 from django.apps import apps
 from django.core.management import call_command
-from django.db import models
+from django.db import connections, models
 from django.db.models import Sum
 from django.utils import timezone
 from pytest_django import Settings
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from chat import retention, tasks
+from chat import replies, retention, tasks
 from chat.models import Conversation, DailyFigures, Message
 from chat.tests.test_consumers import Client, long_answer, run
 from chatbot_site.tests.test_deployment import compose_command, procfile_command
@@ -199,9 +201,38 @@ def test_a_question_in_a_conversation_that_is_gone_is_not_lost(live: AdapterVers
     run(scenario)
 
 
-def test_a_server_that_goes_is_not_held_up_by_a_deleted_reply(live: AdapterVersion) -> None:
-    from chat import replies
+def test_a_question_comes_before_the_deletion_or_finds_the_conversation_gone() -> None:
+    """Whoever comes first, nothing is half deleted, and every question that was stored is counted."""
+    conversation, _ = Conversation.start("es")
+    gate = threading.Barrier(5)
 
+    def ask(number: int) -> bool:
+        gate.wait()
+        try:
+            async_to_sync(replies.store)(conversation, "hola", f"c{number}")
+        except Conversation.DoesNotExist:
+            return False
+        finally:
+            connections.close_all()
+        return True
+
+    def delete() -> None:
+        gate.wait()
+        retention.forget(Conversation.objects.filter(pk=conversation.pk))
+        connections.close_all()
+
+    with ThreadPoolExecutor(5) as threads:
+        deletion = threads.submit(delete)
+        stored = list(threads.map(ask, range(4)))
+        deletion.result()
+
+    assert not Conversation.objects.exists()
+    assert not Message.objects.exists()
+    counted = DailyFigures.objects.filter(kind=Kind.QUESTIONS).aggregate(num=Sum("num", default=0))["num"]
+    assert counted == sum(stored)
+
+
+def test_a_server_that_goes_is_not_held_up_by_a_deleted_reply(live: AdapterVersion) -> None:
     FaqEntry.objects.filter(key="pay").update(answer=long_answer(), updated_at=timezone.now())
 
     async def scenario() -> None:
