@@ -32,7 +32,7 @@ def main() -> None:
     from django.conf import settings
 
     _check_port(os.environ["HOST"], int(os.environ["WEB_PORT"]), "the website", "PORT")
-    processes = ["web", "worker", "beat"]
+    processes = ["web", "worker", "upkeep"]
     if not settings.IS_REDIS_GIVEN:
         redis_url = urlsplit(settings.REDIS_URL)
         _check_port("127.0.0.1", redis_url.port or 6379, "Redis", "REDIS_PORT")

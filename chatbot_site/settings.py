@@ -162,7 +162,9 @@ CHANNEL_LAYERS = {
 }
 
 CELERY_BROKER_URL = REDIS_URL
-CELERY_TASK_DEFAULT_QUEUE = "training"
+# A training keeps its worker for as long as it takes; what is due at a time is the other one's.
+CELERY_TASK_DEFAULT_QUEUE = "upkeep"
+CELERY_TASK_ROUTES = {"training.tasks.run_training": {"queue": "training"}}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # A fresh process per run hands all memory back, the device's too.

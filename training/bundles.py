@@ -157,7 +157,12 @@ def import_version(file: BinaryIO, *, imported_by: User | None = None) -> Adapte
     from training.pipeline import execute
 
     with _unpacked(file) as (folder, manifest), transaction.atomic():
-        run = runs.claim_at_once(_ask_for_exam(folder, manifest, imported_by))
+        asked = _ask_for_exam(folder, manifest, imported_by)
+        try:
+            run = runs.claim_at_once(asked)
+        except runs.RunInProgress:
+            shutil.rmtree(asked.work_dir)
+            raise
     version = execute(run)
     if version is None:
         run.refresh_from_db()

@@ -120,7 +120,7 @@ def test_it_waits_only_for_what_can_happen(name: str) -> None:
 
 
 def test_it_waits_for_the_database_to_be_migrated() -> None:
-    for name in {"web", "beat"} | WORKERS:
+    for name in {"web", "upkeep"} | WORKERS:
         assert SERVICES[name]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
 
 
@@ -276,9 +276,20 @@ def test_it_works_on_the_same_queue_as_the_procfile(service: str) -> None:
 
 
 def test_it_keeps_the_same_time_as_the_procfile() -> None:
-    compose, procfile = compose_command("beat"), procfile_command("beat")
-    assert {"celery", "beat"} <= set(compose) & set(procfile)
-    assert option(compose, "--app") == option(procfile, "--app")
+    compose, procfile = compose_command("upkeep"), procfile_command("upkeep")
+    assert {"celery", "worker", "--beat"} <= set(compose) & set(procfile)
+    for name in ("--app", "--queues", "--concurrency"):
+        assert option(compose, name) == option(procfile, name)
+
+
+def test_every_task_has_a_worker_and_a_training_keeps_nothing_else_waiting() -> None:
+    from chatbot_site import celery_app
+
+    celery_app.loader.import_default_modules()
+    own = [name for name in celery_app.tasks if not name.startswith("celery.")]
+    queues = {name: celery_app.amqp.router.route({}, name)["queue"].name for name in own}
+    assert queues.pop("training.tasks.run_training") == option(procfile_command("worker"), "--queues")
+    assert set(queues.values()) == {option(procfile_command("upkeep"), "--queues")}
 
 
 def test_it_calls_in_time_only_tasks_that_there_are() -> None:

@@ -500,7 +500,7 @@ def test_the_command_writes_one_plain_model(shop: None, on_tiny_llama: None, tmp
 
 
 def test_a_training_that_is_under_way_comes_first(bundle: bytes) -> None:
-    runs.create_run()
+    runs.start_in_foreground()
     before = state()
 
     with pytest.raises(runs.RunInProgress):
@@ -553,11 +553,8 @@ def test_staff_bring_a_version_in_and_see_both_exams(bundle: bytes, olga: User, 
     run = TrainingRun.objects.get()
     assert response.headers["Location"] == f"/admin/training/trainingrun/{run.pk}/change/"
     assert (run.status, run.requested_by) == ("queued", olga)
-    assert "A training is under way." in client.get(VERSIONS + "import/").content.decode()
     waiting = client.get(response.headers["Location"]).content.decode()
     assert f"{run.origin}, from another server, takes its exam here." in waiting
-    again = client.post(VERSIONS + "import/", {"bundle": io.BytesIO(bundle)}, follow=True)
-    assert "has not ended yet" in again.content.decode()
     run_training()
     version = AdapterVersion.objects.get()
     run_page = client.get(f"/admin/training/trainingrun/{run.pk}/change/").content.decode()

@@ -131,7 +131,7 @@ def test_scarce_memory_and_disk_are_said(shop: None, monkeypatch: pytest.MonkeyP
 
 
 def test_the_time_follows_earlier_runs_and_the_number_of_wordings(shop: None) -> None:
-    assert preflight().expected_seconds == {"quick": None, "normal": None, "thorough": None}
+    assert preflight().expected_seconds == {"quick": None, "normal": None, "thorough": None, "update": None}
     snapshot = DatasetSnapshot.objects.create(sha256="1" * 64, num_entries=3, num_train=5, num_eval=1, num_off_topic=0)
     now = timezone.now()
     for seconds in (100, 300, 120):
