@@ -111,7 +111,15 @@ class TrainingRunAdmin(ReadOnlyAdmin):
         (
             _("Advanced"),
             {
-                "fields": ["base_model", "config", "train_loss", "eval_loss", "num_attempts", "origin"],
+                "fields": [
+                    "base_model",
+                    "config",
+                    "train_loss",
+                    "eval_loss",
+                    "num_attempts",
+                    "origin",
+                    "warm_start_from",
+                ],
                 "classes": ["collapse"],
             },
         ),
@@ -316,8 +324,9 @@ class RetrainingScheduleAdmin(ModelAdmin):
         return redirect("admin:training_retrainingschedule_change", 1)
 
     def save_model(self, request: HttpRequest, obj: RetrainingSchedule, form: Any, change: bool) -> None:
-        # What goes live by itself does so in this person's name.
-        obj.changed_by = request.user  # type: ignore[assignment]
+        # What goes live by itself does so in the name of somebody who may put it in use.
+        if not obj.activates or request.user.has_perm("training.activate_adapterversion"):
+            obj.changed_by = request.user  # type: ignore[assignment]
         super().save_model(request, obj, form, change)
 
 

@@ -163,7 +163,12 @@ def import_version(file: BinaryIO, *, imported_by: User | None = None) -> Adapte
         except runs.RunInProgress:
             shutil.rmtree(asked.work_dir)
             raise
-    version = execute(run)
+    try:
+        version = execute(run)
+    except KeyboardInterrupt:
+        runs.request_cancel(run.pk)
+        shutil.rmtree(run.work_dir, ignore_errors=True)
+        raise
     if version is None:
         run.refresh_from_db()
         shutil.rmtree(run.work_dir, ignore_errors=True)

@@ -353,6 +353,8 @@ class ScheduledActivation(models.Model):
     )
     state = models.CharField(_("status"), max_length=10, choices=State.choices, default=State.WAITING)
     before = models.ForeignKey(AdapterVersion, on_delete=models.SET_NULL, null=True, related_name="+")
+    # When a process last took it in hand.
+    taken_at = models.DateTimeField(null=True)
     error = models.TextField(_("what went wrong"), blank=True)
 
     class Meta:

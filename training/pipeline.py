@@ -27,7 +27,7 @@ from django.db.models import F
 from django.utils.translation import gettext as _
 
 from faq.publication import current_publication
-from training import exams, runs, serving, updates, versions
+from training import exams, runs, serving, trials, updates, versions
 from training.bundle_format import BUNDLE, EVAL, MANIFEST, TRAIN, VERSION_FILES
 from training.going_live import go_live
 from training.lm import sft
@@ -71,7 +71,7 @@ def execute(run: TrainingRun) -> AdapterVersion | None:
     if version is not None and run.activates_on_success:
         try:
             if run.is_scheduled:
-                versions.check_nothing_broken(version)
+                _check_goes_live_alone(version)
             go_live(version, activated_by=run.requested_by, note=_("By itself, after its exam."))
         except versions.VersionError as error:
             # The version is there and its exam shows why; a person decides.
@@ -80,6 +80,16 @@ def execute(run: TrainingRun) -> AdapterVersion | None:
             # A worker keeps no engine between runs.
             serving.close()
     return version
+
+
+def _check_goes_live_alone(version: AdapterVersion) -> None:
+    """
+    Raises:
+        VersionError: nobody asked for this version, and somebody has to decide about it.
+    """
+    if trials.running_trial() is not None:
+        raise versions.VersionError(_("Another version is being tried with customers, so somebody has to decide."))
+    versions.check_nothing_broken(version)
 
 
 def _tidy_up() -> None:
@@ -131,7 +141,7 @@ def _in_words(error: Exception) -> str:
             "Not enough memory: close other programs, lower per_device_train_batch_size or max_length "
             "under “Advanced”, or choose a smaller base model."
         )
-    if isinstance(error, (NothingToLearn, BaseModelError)):
+    if isinstance(error, (NothingToLearn, BaseModelError, updates.CannotUpdate)):
         return str(error)
     if isinstance(error, sft.DidNotConverge):
         return _("The training did not settle on anything. A technician may lower its learning rate.")
@@ -146,6 +156,9 @@ def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
         raise BaseModelError(_("The base model has been changed since this training was asked for. Train again."))
     if run.origin:
         return _bring_in(run, stop)
+    if run.preset == TrainingRun.Preset.UPDATE and run.warm_start_from is None:
+        # Before anything is frozen: what cannot be learned as an update is not kept to be tried again.
+        runs.progress(run, warm_start_from=updates.version_to_update(TrainConfig.from_dict(run.config)))
     if run.snapshot is None:
         snapshot = build_snapshot(current_publication())
         runs.progress(run, snapshot=snapshot)
@@ -155,8 +168,6 @@ def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
     work_dir = run.work_dir
     work_dir.mkdir(parents=True, exist_ok=True)
     _enter(run, Phase.TRAINING)
-    if run.preset == TrainingRun.Preset.UPDATE and run.warm_start_from is None:
-        runs.progress(run, warm_start_from=updates.version_to_update())
     result = _train(run, run.snapshot, work_dir, stop)
     if result.was_stopped:
         raise Cancelled

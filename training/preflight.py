@@ -115,7 +115,7 @@ def require_ready() -> None:
 def expected_seconds(preset: str, num_wordings: int) -> float | None:
     """How long a training will take on this machine, by the last ones with the same preset and base model."""
     ended = TrainingRun.objects.filter(
-        status=TrainingRun.Status.SUCCEEDED, preset=preset, base_model=runs.configured_base().label
+        status=TrainingRun.Status.SUCCEEDED, origin="", preset=preset, base_model=runs.configured_base().label
     ).select_related("snapshot")[:MAX_ESTIMATED_FROM]
     min_steps = PRESETS[preset].min_steps
     estimates = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -27,25 +26,26 @@ QUIET = timedelta(minutes=10)
 def train_if_due() -> TrainingRun | None:
     """Queue the training that the timetable wants now, if any; what came of looking stands in its row.
 
-    The row is locked meanwhile, so several processes may look at once. Nothing is trained twice: the newest run that
-    has learned, or failed on, exactly what is published stands for it.
+    Several processes may look at once: who writes down first that they have looked acts. Nothing is trained twice: the
+    newest run that has learned, or failed on, exactly what is published stands for it.
     """
-    with transaction.atomic():
-        schedule = RetrainingSchedule.objects.select_for_update().filter(pk=1, is_enabled=True).first()
-        if schedule is None or not (_night_has_come(schedule) or _enough_has_changed(schedule)):
-            return None
-        if runs.running() is not None or runs.waiting().exists():
-            # Whatever it is learning, this looks again once it has ended.
-            return None
-        run = None
-        try:
-            run = _train(schedule)
-            schedule.outcome = _("Training %(run)s.") % {"run": run}
-        except (NothingNew, NotReady, runs.QueueFull) as error:
-            schedule.outcome = str(error)
-        schedule.looked_at = timezone.now()
-        schedule.save(update_fields=["looked_at", "outcome"])
-    logger.info("timetable of trainings: %s", schedule.outcome)
+    schedule = RetrainingSchedule.objects.filter(pk=1, is_enabled=True).first()
+    if schedule is None or not (_night_has_come(schedule) or _enough_has_changed(schedule)):
+        return None
+    if runs.running() is not None or runs.waiting().exists():
+        # Whatever it is learning, this looks again once it has ended.
+        return None
+    rows = RetrainingSchedule.objects.filter(pk=1, is_enabled=True, looked_at=schedule.looked_at)
+    if not rows.update(looked_at=timezone.now()):
+        return None
+    run = None
+    try:
+        run = _train(schedule)
+        outcome = _("Training %(run)s.") % {"run": run}
+    except (NothingNew, NotReady, runs.QueueFull) as error:
+        outcome = str(error)
+    RetrainingSchedule.objects.filter(pk=1).update(outcome=outcome)
+    logger.info("timetable of trainings: %s", outcome)
     return run
 
 
@@ -54,7 +54,12 @@ class NothingNew(Exception):
 
 
 def _train(schedule: RetrainingSchedule) -> TrainingRun:
-    newest = TrainingRun.objects.exclude(snapshot=None).exclude(status=TrainingRun.Status.CANCELLED).first()
+    newest = (
+        TrainingRun.objects.filter(origin="")
+        .exclude(snapshot=None)
+        .exclude(status=TrainingRun.Status.CANCELLED)
+        .first()
+    )
     if newest is not None and newest.snapshot is not None:
         has_same_base = newest.base_model == runs.configured_base().label
         if has_same_base and newest.snapshot.sha256 == fingerprint(current_publication()):
@@ -72,9 +77,9 @@ def _train(schedule: RetrainingSchedule) -> TrainingRun:
 
 
 def cheapest_preset() -> str:
-    """An update where one will do."""
+    """An update where one will do, as far as can be told at once."""
     try:
-        updates.version_to_update()
+        updates.version_to_update(is_certain=False)
     except updates.CannotUpdate:
         return TrainingRun.Preset.NORMAL
     return TrainingRun.Preset.UPDATE

@@ -202,6 +202,7 @@ def retry(run: TrainingRun, *, requested_by: User | None = None) -> TrainingRun:
             config=config,
             snapshot=run.snapshot,
             warm_start_from=run.warm_start_from,
+            is_scheduled=run.is_scheduled,
             origin=run.origin,
         )
         # Before anybody can claim the new run. If the base has been changed since, it fails and says so.

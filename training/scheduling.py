@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 
-from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -16,13 +17,15 @@ from training.models import ScheduledActivation
 logger = logging.getLogger(__name__)
 
 State = ScheduledActivation.State
+# A process that has not been heard of for so long has died with what it took in hand.
+TAKEN_AT_MOST = timedelta(minutes=10)
 
 
 def follow_schedule() -> None:
     """Do what is due: first what ends, so that one plan may begin when another does.
 
-    Each row is locked while it is dealt with, so several processes may look at once; whatever goes wrong unforeseen
-    leaves it as it was, for the next time.
+    Who writes into a row first that they have taken it deals with it, so several processes may look at once, and none
+    waits for another that is loading a version. Whatever goes wrong unforeseen leaves it as it was, for a later time.
     """
     now = timezone.now()
     due = (
@@ -31,11 +34,13 @@ def follow_schedule() -> None:
     )
     try:
         for plans, act in due:
-            for pk in plans.values_list("pk", flat=True):
-                with transaction.atomic():
-                    scheduled = plans.select_for_update(of=("self",), skip_locked=True).filter(pk=pk).first()
-                    if scheduled is not None:
-                        _act(scheduled, act)
+            for pk in list(plans.values_list("pk", flat=True)):
+                free = Q(taken_at=None) | Q(taken_at__lt=timezone.now() - TAKEN_AT_MOST)
+                if plans.filter(free, pk=pk).update(taken_at=timezone.now()):
+                    try:
+                        _act(ScheduledActivation.objects.get(pk=pk), act)
+                    finally:
+                        ScheduledActivation.objects.filter(pk=pk).update(taken_at=None)
     finally:
         # The engine of a smoke test; a worker keeps none.
         serving.close()
@@ -47,7 +52,9 @@ def _act(scheduled: ScheduledActivation, act: Callable[[ScheduledActivation], No
     except versions.VersionError as error:
         logger.error("scheduled activation %s of %s: %s", scheduled.pk, scheduled.version.name, error)
         scheduled.state, scheduled.error = State.FAILED, str(error)
-    scheduled.save(update_fields=["state", "error", "before"])
+    ScheduledActivation.objects.filter(pk=scheduled.pk).update(
+        state=scheduled.state, error=scheduled.error, before=scheduled.before
+    )
 
 
 def _start(scheduled: ScheduledActivation) -> None:

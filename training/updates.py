@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 
 from training import runs, versions
 from training.differences import Changes, Kind, changes_since
+from training.lm.config import TrainConfig
 from training.models import AdapterVersion, TrainingRun
 
 # More than this is learned better from the beginning, and hardly slower.
@@ -25,8 +26,12 @@ class CannotUpdate(RuntimeError):
     """The next training cannot go on from the live version; the text tells staff why."""
 
 
-def version_to_update() -> AdapterVersion:
+def version_to_update(config: TrainConfig | None = None, *, is_certain: bool = True) -> AdapterVersion:
     """The live version, if the next training may go on from it.
+
+    Args:
+        config: what is to be trained with; None for the preset as it is.
+        is_certain: read the adapter's files to their end too.
 
     Raises:
         CannotUpdate: there is none, its files or those it rests on are gone, it is of another kind than what would be
@@ -38,7 +43,8 @@ def version_to_update() -> AdapterVersion:
     line = list(lineage(live))
     try:
         versions.check_base(live)
-        versions.check_files(live)
+        if is_certain:
+            versions.check_files(live)
         changes = changes_since(live)
     except versions.VersionError as error:
         raise CannotUpdate(str(error)) from error
@@ -51,7 +57,7 @@ def version_to_update() -> AdapterVersion:
     if line[-1].run.preset == TrainingRun.Preset.UPDATE:
         # Brought in from elsewhere, without what it goes on from.
         raise CannotUpdate(_("What version %(version)s has learned is not kept any more.") % {"version": live})
-    wanted = runs.preset_config(TrainingRun.Preset.UPDATE).to_dict()
+    wanted = (config or runs.preset_config(TrainingRun.Preset.UPDATE)).to_dict()
     if any(live.run.config.get(name, wanted[name]) != wanted[name] for name in KEPT_PARAMETERS):
         raise CannotUpdate(_("Version %(version)s has learned its answers in another way.") % {"version": live})
     _check_amount(changes)

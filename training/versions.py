@@ -246,10 +246,19 @@ def check_critical(version: AdapterVersion) -> None:
 def check_nothing_broken(version: AdapterVersion) -> None:
     """
     Raises:
-        VersionError: the exam shows an answer broken that the live version gives, critical or not.
+        VersionError: the exam shows an answer broken that the live version gives, critical or not, or it asked nothing
+            that the live version was asked too.
     """
     live = live_version()
-    num_broken = compare(version, live).num_broken if live is not None and live != version else 0
+    if live is None or live == version:
+        return
+    comparison = compare(version, live)
+    if len(comparison.questions) == comparison.num_new:
+        raise VersionError(
+            _("The exam of %(version)s asked nothing that %(live)s was asked, so somebody has to decide.")
+            % {"version": version, "live": live}
+        )
+    num_broken = comparison.num_broken
     if num_broken:
         text = ngettext(
             "%(version)s answers %(num)d question worse than what is live, so somebody has to decide.",
@@ -305,12 +314,15 @@ def roll_back(
     Raises:
         VersionError: there was none, it is another than expected, or it cannot be used any more.
     """
-    version = previous_version()
-    if version is None:
-        raise VersionError(_("There is no earlier version to go back to."))
-    if expected is not None and version != expected:
-        raise VersionError(_("Meanwhile somebody changed what is live. Look again before you go back."))
-    return activate(version, activated_by=activated_by, note=note, is_rollback=True)
+    # Of two who go back at once the second one finds something else live, so nothing is gone back twice.
+    with transaction.atomic():
+        lock_live_version()
+        version = previous_version()
+        if version is None:
+            raise VersionError(_("There is no earlier version to go back to."))
+        if expected is not None and version != expected:
+            raise VersionError(_("Meanwhile somebody changed what is live. Look again before you go back."))
+        return activate(version, activated_by=activated_by, note=note, is_rollback=True)
 
 
 def _sha256(path: Path) -> str:

@@ -126,7 +126,7 @@ def train_now(request: HttpRequest) -> HttpResponse:
     try:
         require_ready()
         if form.cleaned_data["preset"] == TrainingRun.Preset.UPDATE:
-            updates.version_to_update()
+            updates.version_to_update(form.config)
         run = runs.queue_run(form.cleaned_data["preset"], requested_by=request.user, config=form.config)  # type: ignore[arg-type]
     except (NotReady, updates.CannotUpdate, runs.QueueFull) as error:
         messages.error(request, str(error))

@@ -512,7 +512,7 @@ def test_a_training_that_is_under_way_comes_first(bundle: bytes) -> None:
 def test_an_exam_that_failed_is_taken_again(bundle: bytes, olga: User, monkeypatch: pytest.MonkeyPatch) -> None:
     run = bundles.queue_import(io.BytesIO(bundle), imported_by=olga)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_examine", lambda *args: 1 / 0)
+        patch.setattr(pipeline, "_examine", lambda *args, **values: 1 / 0)
         run_training()
     run.refresh_from_db()
     assert (run.status, run.can_be_retried) == ("failed", True)

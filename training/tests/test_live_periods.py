@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from threading import Barrier
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -190,17 +194,36 @@ def test_it_is_refused_once_somebody_changed_what_is_live(owner: Client, make_ve
     assert versions.live_version() == third
 
 
-def test_two_people_who_undo_at_once_go_back_once(make_version: MakeVersion) -> None:
+@pytest.mark.django_db(transaction=True)
+def test_two_people_who_undo_at_once_go_back_once(make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third = make_version(), make_version(), make_version()
     versions.activate(first)
     versions.activate(second)
     activation = versions.activate(third)
+    # Both have seen that it may be undone, and have loaded what was live before, when the first one does it.
+    both_ready = Barrier(2)
+    roll_back = versions.roll_back
 
-    undo(activation.pk)
-    with pytest.raises(VersionError, match="Meanwhile"):
-        undo(activation.pk)
+    def roll_back_together(**values: Any) -> Activation:
+        both_ready.wait(timeout=30)
+        return roll_back(**values)
 
-    assert versions.live_version() == second
+    monkeypatch.setattr(versions, "roll_back", roll_back_together)
+
+    def undone() -> bool:
+        try:
+            undo(activation.pk)
+        except VersionError:
+            return False
+        finally:
+            connection.close()
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        results = [future.result() for future in [pool.submit(undone) for _ in range(2)]]
+
+    assert sorted(results) == [False, True]
+    assert (versions.live_version(), versions.previous_version()) == (second, first)
 
 
 def test_it_goes_back_to_what_was_live_right_before(make_version: MakeVersion) -> None:

@@ -338,7 +338,7 @@ def test_it_keeps_checkpoints_only_of_a_last_run_that_failed(
     folder = Path(settings.ARTIFACTS_DIR) / "runs"
     failing = [runs.start_in_foreground(config=FAST)]
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_examine", lambda *args: 1 / 0)
+        patch.setattr(pipeline, "_examine", lambda *args, **values: 1 / 0)
         pipeline.execute(failing[0])
         assert list(folder.iterdir()) == [failing[0].work_dir]
         failing.append(runs.start_in_foreground(config=FAST))
@@ -522,7 +522,7 @@ def test_checkpoints_of_a_failed_run_outlive_those_who_wait(
 ) -> None:
     failing, waiting = runs.start_in_foreground(config=FAST), runs.create_run(config=FAST)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "_examine", lambda *args: 1 / 0)
+        patch.setattr(pipeline, "_examine", lambda *args, **values: 1 / 0)
         pipeline.execute(failing)
     assert failing.work_dir.is_dir()
     retried = runs.retry(failing)

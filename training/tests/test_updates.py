@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from faq.models import FaqEntry, Paraphrase
 from training import pipeline, runs, serving, snapshots, updates, versions
+from training.comparison import compare
 from training.lm.sft import read_rows
 from training.models import AdapterVersion, TrainingRun
 from training.tests.conftest import MakeVersion
@@ -142,8 +143,43 @@ def test_a_run_that_can_no_longer_update_fails_in_words(shop: None) -> None:
     assert pipeline.execute(run) is None
 
     run.refresh_from_db()
-    assert (run.status, run.traceback) == ("failed", "")
-    assert "2 of 3 answers have changed" in run.error
+    assert (run.status, run.traceback, run.snapshot) == ("failed", "", None)
+    assert run.error == "2 of 3 answers have changed: that is learned better from the beginning."
+    assert not run.can_be_retried
+
+
+def test_an_adapter_keeps_its_form(shop: None, client: Client, olga: User) -> None:
+    client.force_login(olga)
+    train()
+    edit()
+
+    answer = client.post("/admin/training/trainingrun/train-now/", {"preset": "update", "lora_r": "16"})
+
+    assert "in another way" in answer.content.decode()
+    assert not TrainingRun.objects.filter(status="queued").exists()
+
+
+def test_what_the_timetable_made_goes_live_only_if_it_breaks_nothing(shop: None) -> None:
+    first = train()
+    pay = FaqEntry.objects.get(key="pay")
+    for text in ("a que hora cierran hoy, por favor", "diga a que hora cierran hoy"):
+        Paraphrase.objects.create(entry=pay, text=text)
+
+    worse = execute_scheduled()
+
+    assert compare(worse, first).num_broken
+    assert versions.live_version() == first
+    pay.paraphrases.filter(text__contains="cierran").delete()
+    better = execute_scheduled()
+    assert versions.live_version() == better
+
+
+def execute_scheduled() -> AdapterVersion:
+    run = runs.claim(runs.create_run(config=FAST, activates_on_success=True, is_scheduled=True).pk)
+    assert run is not None
+    version = pipeline.execute(run)
+    assert version is not None
+    return version
 
 
 def test_the_command_and_the_page_offer_it_only_where_it_can_be(shop: None, client: Client, olga: User) -> None:
