@@ -18,7 +18,7 @@ from unfold.utils import parse_date_str
 
 from chat import staff, trials
 from chat.figures import OUTCOMES
-from chat.models import Conversation, DailyFigures, Message
+from chat.models import Conversation, DailyFigures, Message, Site
 from chat.retention import forget
 from faq.models import FaqEntry
 from training import views
@@ -266,3 +266,11 @@ class FiguresAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+@admin.register(Site)
+class SiteAdmin(ModelAdmin):
+    list_display = ["name", "origins", "is_active"]
+    fields = ["name", "origins", "title", "greeting", "is_active"]
+    # How the chat gets into the website's pages.
+    change_form_before_template = "admin/chat/embedding.html"

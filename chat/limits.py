@@ -41,13 +41,18 @@ class Allowances:
         self._capacity = capacity
         self._per_second = per_second
         self._by_key: OrderedDict[str, Allowance] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
-    def take(self, key: str) -> int:
-        """0 if it is allowed, else how many seconds to wait."""
+    def of(self, key: str) -> Allowance:
         with self._lock:
             allowance = self._by_key.pop(key, None) or Allowance(capacity=self._capacity, per_second=self._per_second)
             self._by_key[key] = allowance
             if len(self._by_key) > self.MAX_KEYS:
                 self._by_key.popitem(last=False)
+            return allowance
+
+    def take(self, key: str) -> int:
+        """0 if it is allowed, else how many seconds to wait."""
+        with self._lock:
+            allowance = self.of(key)
             return 0 if allowance.take() else max(1, allowance.seconds_left)

@@ -5,15 +5,75 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
+from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from faq.models import Language
+from chat.origins import OriginError, normalised
+from faq.models import MAX_QUESTION_CHARS, Language
 from training.models import AdapterVersion, Trial
 from training.trials import running_trial
 
 MAX_MESSAGE_CHARS = 1_000
+MAX_FEEDBACK_CHARS = 1_000
+
+
+def validate_origins(text: str) -> None:
+    problems = []
+    for line in text.split():
+        try:
+            normalised(line)
+        except OriginError:
+            problems.append(gettext("%(line)s is not an address such as https://www.example.com.") % {"line": line})
+    if problems:
+        raise ValidationError(problems)
+
+
+def new_key() -> str:
+    return secrets.token_urlsafe(12)
+
+
+class SiteQuerySet(models.QuerySet["Site"]):
+    def at(self, origin: str) -> list[Site]:
+        """The active sites that have a page at an origin, as browsers write it."""
+        return [site for site in self.filter(is_active=True) if origin in site.origin_set]
+
+
+class Site(models.Model):
+    """A website that carries the chat. Its key is public: what counts is the origin that the browser names."""
+
+    name = models.CharField(_("name"), max_length=100)
+    key = models.CharField(_("key"), max_length=32, unique=True, default=new_key, editable=False)
+    origins = models.TextField(
+        _("addresses"),
+        validators=[validate_origins],
+        help_text=_("Where the chat may appear, one a line, without a path: https://www.example.com"),
+    )
+    title = models.CharField(_("title"), max_length=60, blank=True, help_text=_("Empty: Customer service."))
+    greeting = models.CharField(
+        _("greeting"),
+        max_length=300,
+        blank=True,
+        help_text=_("Said before the first message, after the sentence that says that customers write to an AI."),
+    )
+    is_active = models.BooleanField(_("active"), default=True)
+
+    objects = SiteQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = _("website")
+        verbose_name_plural = _("websites")
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def origin_set(self) -> frozenset[str]:
+        return frozenset(normalised(line) for line in self.origins.split())
 
 
 class Conversation(models.Model):
@@ -22,6 +82,11 @@ class Conversation(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     token_sha256 = models.CharField(max_length=64, editable=False)
     language = models.CharField(_("language"), max_length=2, choices=Language.choices, default=Language.SPANISH)
+    site = models.ForeignKey(Site, on_delete=models.SET_NULL, null=True, blank=True, verbose_name=_("website"))
+    # What the website says of who writes; nobody has checked it.
+    customer_name = models.CharField(_("name"), max_length=100, blank=True)
+    customer_email = models.EmailField(_("e-mail address"), blank=True)
+    wants_person_at = models.DateTimeField(_("asked for a person"), null=True, blank=True, db_index=True)
     # The trial that was under way when it began, and on which side of it this conversation stays.
     trial = models.ForeignKey(Trial, on_delete=models.PROTECT, null=True, related_name="conversations", editable=False)
     is_challenger = models.BooleanField(_("with the version on trial"), default=False, editable=False)
@@ -38,10 +103,10 @@ class Conversation(models.Model):
         return str(self.id)[:8]
 
     @classmethod
-    def start(cls, language: str) -> tuple[Conversation, str]:
+    def start(cls, language: str, **values: Any) -> tuple[Conversation, str]:
         """A new conversation and the token that opens it, which is told once."""
         token = secrets.token_urlsafe(32)
-        conversation = cls(token_sha256=_digest(token), language=language, trial=running_trial())
+        conversation = cls(token_sha256=_digest(token), language=language, trial=running_trial(), **values)
         conversation.is_challenger = conversation.trial is not None and conversation.trial.takes(conversation.id)
         conversation.save()
         return conversation, token
@@ -53,6 +118,14 @@ class Conversation(models.Model):
             return cls.objects.filter(pk=uuid.UUID(pk), token_sha256=_digest(token)).first()
         except ValueError:
             return None
+
+    def hold(self) -> None:
+        """Lock the row for the rest of the transaction, so that nobody deletes the conversation meanwhile.
+
+        Raises:
+            Conversation.DoesNotExist: it has been deleted.
+        """
+        Conversation.objects.select_for_update().only("pk").get(pk=self.pk)
 
     def opens_with(self, token: str) -> bool:
         return secrets.compare_digest(self.token_sha256, _digest(token))
@@ -70,6 +143,8 @@ class Message(models.Model):
     class Role(models.TextChoices):
         USER = "user", _("Customer")
         ASSISTANT = "assistant", _("Assistant")
+        # Says what happens to the conversation; nobody's words.
+        SYSTEM = "system", _("Notice")
 
     class FinishReason(models.TextChoices):
         STOP = "stop", _("Complete")
@@ -91,9 +166,14 @@ class Message(models.Model):
         AdapterVersion, on_delete=models.PROTECT, null=True, related_name="+", verbose_name=_("version")
     )
     entry_key = models.CharField(_("answer"), max_length=200, blank=True)
+    # The entry as it was when this was said.
+    entry_question = models.CharField(_("entry"), max_length=MAX_QUESTION_CHARS, blank=True)
+    entry_revised_at = models.DateTimeField(_("entry revised"), null=True)
     is_declined = models.BooleanField(_("declined"), default=False)
     # Where it was declined: questions that may have been meant, as they were published then.
     suggestions = models.JSONField(_("suggested questions"), default=list, blank=True)
+    # Where it was not the first in a row: asking in other words has been tried.
+    offers_person = models.BooleanField(_("offered a person"), default=False)
     confidence = models.FloatField(_("confidence"), null=True)
     coverage = models.FloatField(_("coverage"), null=True)
     # From the stored, empty reply to its first words.
@@ -119,6 +199,37 @@ class Message(models.Model):
     @property
     def first_seconds(self) -> float | None:
         return None if self.first_delta_ms is None else self.first_delta_ms / 1000
+
+
+class Feedback(models.Model):
+    """What a customer thinks of one reply. The message knows by which version and on what basis it was said."""
+
+    class Rating(models.TextChoices):
+        UP = "up", _("Helpful")
+        DOWN = "down", _("Not helpful")
+
+    class Reason(models.TextChoices):
+        INCORRECT = "incorrect", _("Incorrect")
+        INCOMPLETE = "incomplete", _("Incomplete")
+        OUTDATED = "outdated", _("Outdated")
+        INAPPROPRIATE = "inappropriate", _("Inappropriate")
+        OTHER = "other", _("Something else")
+
+    message = models.OneToOneField(Message, on_delete=models.CASCADE, related_name="feedback")
+    rating = models.CharField(_("rating"), max_length=4, choices=Rating.choices)
+    # Values of Reason, in its order.
+    reasons = models.JSONField(_("reasons"), default=list, blank=True)
+    text = models.CharField(_("in their words"), max_length=MAX_FEEDBACK_CHARS, blank=True)
+    created_at = models.DateTimeField(_("given"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("changed"), auto_now=True)
+
+    class Meta:
+        ordering = ["-updated_at"]
+        verbose_name = _("feedback")
+        verbose_name_plural = _("feedback")
+
+    def __str__(self) -> str:
+        return self.get_rating_display()
 
 
 class DailyFigures(models.Model):

@@ -7,11 +7,15 @@
    with its number, so that a client that missed one finds it in the row.
 4. The message ends with a finish reason: also when the process is told to go, and when it is lost, as soon as the
    customer's page asks again.
+
+Lines sent quickly are one turn: one that arrives within TURN_SECONDS of the customer's last, before a word of the reply
+to that was said, takes the reply back; the new reply answers all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 from collections.abc import Callable
@@ -29,7 +33,8 @@ from django.utils.translation import gettext as _
 from redis.exceptions import RedisError
 
 from chat import trials
-from chat.models import Conversation, Message
+from chat.markdown import render, render_partial
+from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message
 from training import serving
 from training.lm.decisions import EngineBusy, EngineDied, Stopped
 from training.lm.prompts import DECLINE, QuestionTooLong
@@ -43,6 +48,7 @@ MAX_DELTAS = 12
 DELTA_SECONDS = 0.045
 # Whoever waits longer than a moment is told how many are before them.
 WAIT_SECONDS = 1.0
+TURN_SECONDS = 2.0
 # Nobody writes any more on a message that has not changed for so long.
 ABANDONED_AFTER = timedelta(seconds=60)
 
@@ -64,6 +70,21 @@ class Reply:
         return self.conversation.group
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a customer said and the reply to it, stored.
+
+    Attributes:
+        question: what is to be answered: the line just stored, after those that it goes on from.
+        withdrawn: the reply that was taken back for it.
+    """
+
+    asked: Message
+    answer: Message
+    question: str
+    withdrawn: int | None
+
+
 class CannotReply(Exception):
     """There is no answer to be had now; the text tells the customer why, in their language."""
 
@@ -73,27 +94,57 @@ _tasks: set[asyncio.Task[None]] = set()
 
 
 @database_sync_to_async
-def store(conversation: Conversation, question: str, client_id: str) -> tuple[Message, Message]:
-    """Store a question and the empty reply to it, both or neither.
+def store(conversation: Conversation, text: str, client_id: str) -> Turn:
+    """Store what a customer says and the empty reply to it, both or neither.
 
     Raises:
-        IntegrityError: the question is stored already.
+        IntegrityError: it is stored already.
         Conversation.DoesNotExist: the conversation has been deleted.
     """
     with transaction.atomic():
-        # First, so that nobody deletes the conversation meanwhile.
-        if not Conversation.objects.filter(pk=conversation.pk).update(updated_at=timezone.now()):
-            raise Conversation.DoesNotExist
-        asked = conversation.messages.create(role=Message.Role.USER, text=question, client_id=client_id)
+        conversation.hold()
+        conversation.save(update_fields=["updated_at"])
+        withdrawn, earlier = _take_back(conversation, len(text))
+        asked = conversation.messages.create(role=Message.Role.USER, text=text, client_id=client_id)
         answer = conversation.messages.create(role=Message.Role.ASSISTANT)
-    return asked, answer
+    return Turn(asked, answer, "\n".join([*earlier, text]), withdrawn)
 
 
-def start(conversation: Conversation, message: Message, question: str, language: str) -> None:
-    """Write the reply in the background; `message` is the assistant's, stored and empty."""
-    reply = Reply(message, question, language, conversation)
-    _running[message.pk] = reply
-    task = asyncio.create_task(_write(reply))
+def _take_back(conversation: Conversation, num_chars: int) -> tuple[int | None, list[str]]:
+    """Delete the reply that has not begun, if this line comes soon enough: its id, and the lines it was to answer."""
+    newest = list(conversation.messages.order_by("-pk")[:10])
+    last = newest[0] if newest else None
+    if last is None or last.role != Message.Role.ASSISTANT or last.stop_requested_at is not None:
+        return None, []
+    lines: list[Message] = []
+    for message in newest[1:]:
+        if message.role != Message.Role.USER:
+            break
+        lines.insert(0, message)
+    texts = [line.text for line in lines]
+    since = timezone.now() - timedelta(seconds=TURN_SECONDS)
+    if not lines or lines[-1].created_at < since or sum(map(len, texts)) + num_chars >= MAX_MESSAGE_CHARS:
+        return None, []
+    # Locked, since the reply may begin at this moment.
+    unbegun = conversation.messages.select_for_update().filter(pk=last.pk, seq=0, finish_reason="").first()
+    if unbegun is None:
+        return None, []
+    unbegun.delete()
+    return last.pk, texts
+
+
+async def begin(conversation: Conversation, turn: Turn, language: str) -> None:
+    """Tell everyone in the conversation, and write the reply in the background."""
+    if turn.withdrawn is not None:
+        if turn.withdrawn in _running:
+            _running[turn.withdrawn].stop.set()
+        await publish(conversation.group, {"type": "withdrawn", "message_id": turn.withdrawn})
+    for message in (turn.asked, turn.answer):
+        await publish(conversation.group, {"type": "message", "message": as_frame(message)})
+    reply = Reply(turn.answer, turn.question, language, conversation)
+    _running[turn.answer.pk] = reply
+    # In a context of its own: that of a request ends with the request.
+    task = asyncio.create_task(_write(reply), context=contextvars.Context())
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
 
@@ -134,19 +185,37 @@ async def interrupt_all() -> None:
             await _finish(unfinished, reply.group, FinishReason.ERROR)
 
 
-def as_frame(message: Message) -> dict[str, Any]:
-    """What a customer may see of a message."""
+def as_frame(message: Message, feedback: Feedback | None = None) -> dict[str, Any]:
+    """What a customer may see of a message. What they wrote themselves has no marks."""
+    is_ours = message.role != Message.Role.USER
     return {
         "id": message.pk,
         "role": message.role,
         "text": message.text,
+        "html": (render if message.finish_reason else render_partial)(message.text) if is_ours else "",
         "client_id": message.client_id,
         "seq": message.seq,
         "finish_reason": message.finish_reason,
         "declined": message.is_declined,
         "suggestions": message.suggestions,
+        "offers_person": message.offers_person,
+        "source": _source(message),
+        "feedback": _opinion(feedback),
         "at": message.created_at.isoformat(),
     }
+
+
+def _source(message: Message) -> dict[str, str] | None:
+    if not message.entry_question:
+        return None
+    revised = message.entry_revised_at
+    return {"question": message.entry_question, "revised": revised.isoformat() if revised else ""}
+
+
+def _opinion(feedback: Feedback | None) -> dict[str, Any] | None:
+    if feedback is None:
+        return None
+    return {"rating": feedback.rating, "reasons": feedback.reasons, "text": feedback.text}
 
 
 async def publish(group: str, frame: dict[str, Any]) -> None:
@@ -160,6 +229,7 @@ async def publish(group: str, frame: dict[str, Any]) -> None:
 
 
 async def _write(reply: Reply) -> None:
+    pk = reply.message.pk
     try:
         with translation.override(reply.language):
             await (_write_freely(reply) if serving.is_free() else _answer(reply))
@@ -168,12 +238,12 @@ async def _write(reply: Reply) -> None:
     except CannotReply as error:
         await _finish(reply.message, reply.group, FinishReason.ERROR, text=str(error))
     except Exception:
-        logger.exception("the reply %s failed", reply.message.pk)
+        logger.exception("the reply %s failed", pk)
         with translation.override(reply.language):
             text = _("Something went wrong on our side. Please try again.")
         await _finish(reply.message, reply.group, FinishReason.ERROR, text=text)
     finally:
-        del _running[reply.message.pk]
+        del _running[pk]
     went_wrong = reply.message.is_declined or reply.message.finish_reason == FinishReason.ERROR
     if went_wrong and reply.conversation.is_challenger:
         # At once: a worker that is training hears no beat.
@@ -185,19 +255,39 @@ async def _answer(reply: Reply) -> None:
     servable, decision = await _ask(reply, serving.ask)
     entry = servable.entry_for(decision)
     suggestions = servable.suggestions_for(decision)
+    is_second = decision.is_declined and await _declined_before(reply.message)
     await _update(
         reply.message,
         version=servable.version,
         entry_key=entry.key if entry else "",
+        entry_question=entry.question if entry else "",
+        entry_revised_at=entry.revised_at if entry else None,
         is_declined=decision.is_declined,
         suggestions=suggestions,
+        offers_person=is_second,
         confidence=decision.confidence,
         coverage=decision.coverage,
     )
-    for delta in deltas(servable.text_for(decision)):
+    text = entry.answer if entry else _declining(bool(suggestions), is_second)
+    for delta in deltas(text):
         await _say(reply, delta)
         await asyncio.sleep(DELTA_SECONDS)
     await _finish(reply.message, reply.group, FinishReason.STOP)
+
+
+@database_sync_to_async
+def _declined_before(message: Message) -> bool:
+    """Whether the answer before this one was "I don't know" too."""
+    answers = Message.objects.filter(conversation=message.conversation_id, role=Message.Role.ASSISTANT)
+    before = answers.filter(pk__lt=message.pk).order_by("-pk").first()
+    return before is not None and before.is_declined
+
+
+def _declining(has_suggestions: bool, is_second: bool) -> str:
+    """First questions that may be meant, or asking in other words; then a person."""
+    if has_suggestions:
+        return serving.suggest_text()
+    return _("I'm sorry, I don't know that either. You can ask for a person.") if is_second else serving.decline_text()
 
 
 async def _write_freely(reply: Reply) -> None:
@@ -225,8 +315,9 @@ async def _write_freely(reply: Reply) -> None:
         await asyncio.gather(answering, return_exceptions=True)
     servable, generated = answering.result()
     is_declined = generated.is_declined or not generated.text
-    await _update(reply.message, version=servable.version, is_declined=is_declined)
-    rest = serving.decline_text() if is_declined else generated.text[len(reply.message.text) :]
+    is_second = is_declined and await _declined_before(reply.message)
+    await _update(reply.message, version=servable.version, is_declined=is_declined, offers_person=is_second)
+    rest = _declining(False, is_second) if is_declined else generated.text[len(reply.message.text) :]
     if rest:
         await _say(reply, rest)
     await _finish(reply.message, reply.group, FinishReason(generated.finish_reason))
@@ -298,8 +389,11 @@ async def _say(reply: Reply, delta: str) -> None:
     values: dict[str, Any] = {"text": message.text + delta, "seq": message.seq + 1}
     if message.first_delta_ms is None:
         values["first_delta_ms"] = (timezone.now() - message.created_at) // timedelta(milliseconds=1)
-    await _update(message, **values)
-    await publish(reply.group, {"type": "delta", "message_id": message.pk, "seq": message.seq, "text": delta})
+    if not await _update(message, **values):
+        # The customer has gone on writing, and another reply answers the whole; or the conversation is gone.
+        raise Stopped
+    frame = {"type": "delta", "message_id": message.pk, "seq": message.seq, "text": delta}
+    await publish(reply.group, {**frame, "html": render_partial(message.text)})
 
 
 async def _is_stopped(reply: Reply) -> bool:
@@ -310,14 +404,15 @@ async def _is_stopped(reply: Reply) -> bool:
 
 async def _finish(message: Message, group: str, reason: FinishReason, *, text: str | None = None) -> None:
     values = {"finish_reason": reason} if text is None else {"finish_reason": reason, "text": text}
-    await _update(message, **values)
-    await publish(group, {"type": "done", "message": as_frame(message)})
+    if await _update(message, **values):
+        await publish(group, {"type": "done", "message": as_frame(message)})
 
 
-async def _update(message: Message, **values: Any) -> None:
-    await Message.objects.filter(pk=message.pk).aupdate(updated_at=timezone.now(), **values)
+async def _update(message: Message, **values: Any) -> bool:
+    """False where the message was withdrawn."""
     for name, value in values.items():
         setattr(message, name, value)
+    return bool(await Message.objects.filter(pk=message.pk).aupdate(updated_at=timezone.now(), **values))
 
 
 def deltas(text: str) -> list[str]:

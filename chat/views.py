@@ -2,29 +2,87 @@ from __future__ import annotations
 
 from typing import Any
 
+from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import connection
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
+from django.utils import translation
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
-from chat.models import MAX_MESSAGE_CHARS
+from chat.models import MAX_FEEDBACK_CHARS, MAX_MESSAGE_CHARS, Feedback, Site
+from chat.polling import for_sites
 from faq.models import FaqEntry
 from training import serving
 
 NUM_STARTERS = 4
+CONFIG_SECONDS = 300
+# What page.js imports, to be fetched at once.
+MODULES = [f"chat/{name}.js" for name in ("connection", "memory", "view", "drawing")]
 
 
 @require_safe
 def page(request: HttpRequest) -> HttpResponse:
+    return render(request, "chat/page.html", {"config": chat_config(), "modules": MODULES})
+
+
+@require_safe
+def widget(request: HttpRequest) -> HttpResponse:
+    """The script that another website includes."""
+    source = (settings.BASE_DIR / "static" / "chat" / "widget.js").read_bytes()
+    return HttpResponse(
+        source,
+        content_type="text/javascript; charset=utf-8",
+        headers={
+            "Cache-Control": f"public, max-age={CONFIG_SECONDS}",
+            "Cross-Origin-Resource-Policy": "cross-origin",
+            "Access-Control-Allow-Origin": "*",
+        },
+    )
+
+
+@for_sites
+async def config(request: HttpRequest) -> HttpResponseBase:
+    """What the widget says, in the language that it asks for."""
+    site = await Site.objects.filter(key=request.GET.get("site", ""), is_active=True).afirst()
+    with translation.override(_supported(request.GET.get("language", ""))):
+        values = await sync_to_async(chat_config)(site)
+    return JsonResponse(values, headers={"Cache-Control": f"public, max-age={CONFIG_SECONDS}"})
+
+
+def _supported(language: str) -> str:
+    """The one of our languages that is nearest to a tag such as es-CO."""
+    try:
+        return translation.get_supported_language_variant(language)
+    except LookupError:
+        return str(settings.LANGUAGE_CODE)
+
+
+def chat_config(site: Site | None = None) -> dict[str, Any]:
+    """What the chat is and says, in the active language. The script draws it (static/chat/view.js)."""
     starters = FaqEntry.objects.published().order_by("-is_critical", "pk").values_list("question", flat=True)
-    context = {
-        "starters": starters[:NUM_STARTERS],
-        "max_chars": MAX_MESSAGE_CHARS,
+    is_free = serving.is_free()
+    return {
+        "language": translation.get_language(),
+        "direction": "rtl" if translation.get_language_bidi() else "ltr",
+        "title": (site and site.title) or _("Customer service"),
+        "subtitle": _("AI assistant · writes its own answers, which may be wrong")
+        if is_free
+        else _("AI assistant · answers with the shop's own approved texts"),
+        "disclosure": _(
+            "Hello! I am an AI assistant. I write my answers myself and can be wrong: check what matters with the shop."
+        )
+        if is_free
+        else _(
+            "Hello! I am an AI assistant. I answer with what the shop has approved, and when I don't know I say so."
+        ),
+        "greeting": site.greeting if site else "",
+        "starters": list(starters[:NUM_STARTERS]),
+        "maxChars": MAX_MESSAGE_CHARS,
+        "maxFeedbackChars": MAX_FEEDBACK_CHARS,
         "texts": _texts(),
-        "is_free": serving.is_free(),
     }
-    return render(request, "chat/page.html", context)
 
 
 @require_safe
@@ -52,10 +110,22 @@ def health(request: HttpRequest) -> HttpResponse:
 
 
 def _texts() -> dict[str, Any]:
-    """What the page's script says, in the reader's language."""
+    """What the chat's script says, in the reader's language."""
     return {
         "you": _("You"),
         "assistant": _("Assistant"),
+        "notice": _("Notice"),
+        "conversation": _("Conversation"),
+        "starters": _("Frequent questions"),
+        "newer": _("New messages"),
+        "label": _("Your question"),
+        "placeholder": _("Write your question…"),
+        "send": _("Send"),
+        "stop": _("Stop"),
+        "open": _("Open the chat"),
+        "openUnread": _("Open the chat, new messages: %(num)s"),
+        "close": _("Close the chat"),
+        "person": _("Talk to a person"),
         "writing": _("The assistant is writing"),
         "stopped": _("Stopped"),
         "cut": _("Cut short"),
@@ -70,4 +140,15 @@ def _texts() -> dict[str, Any]:
         "suggestions": _("Questions that you may mean"),
         "waiting": _("People before you: %(place)s"),
         "tooLong": _("Your message has %(num)s characters; at most %(max)s fit. Please shorten it."),
+        "verified": _("Verified answer"),
+        "revised": _("revised %(date)s"),
+        "rate": _("Rate this answer"),
+        "helpful": _("Helpful"),
+        "unhelpful": _("Not helpful"),
+        "thanks": _("Thank you."),
+        "undone": _("Your rating was taken back."),
+        "why": _("What was wrong?"),
+        "reasons": {reason.value: str(reason.label) for reason in Feedback.Reason},
+        "inYourWords": _("In your words (optional)"),
+        "sendFeedback": _("Send"),
     }

@@ -14,8 +14,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chatbot_site.settings")
 django_application = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 
+from chat.origins import OriginValidator  # noqa: E402
 from chat.replies import interrupt_all  # noqa: E402
 from chat.routing import websocket_urlpatterns as chat_patterns  # noqa: E402
 from training import serving  # noqa: E402
@@ -41,7 +41,7 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
 application = ProtocolTypeRouter(
     {
         "http": django_application,
-        "websocket": AllowedHostsOriginValidator(URLRouter([*chat_patterns, *training_patterns])),  # type: ignore[list-item]
+        "websocket": OriginValidator(URLRouter([*chat_patterns, *training_patterns])),  # type: ignore[list-item]
         "lifespan": lifespan,
     }
 )

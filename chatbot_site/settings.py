@@ -55,6 +55,9 @@ PERSONAL_DATA = env.str("PERSONAL_DATA", default="mask")
 if PERSONAL_DATA not in ("mask", "block"):
     raise ImproperlyConfigured(f"PERSONAL_DATA must be mask or block, not {PERSONAL_DATA}")
 
+# How a customer reaches a person, in a line that the chat says to who asks: telephone, hours, e-mail address.
+PERSON_CONTACT = env.str("PERSON_CONTACT", default="")
+
 # Before a version goes live it is asked so many questions of its exam; 0 for none.
 SMOKE_TEST_QUESTIONS = env.int("SMOKE_TEST_QUESTIONS", default=5)
 
@@ -310,6 +313,7 @@ UNFOLD = {
                 "items": [
                     _door(_("Conversations"), "chat", "chat", "conversation"),
                     _door(_("Figures"), "bar_chart", "chat", "dailyfigures", sees="conversation"),
+                    _door(_("Websites"), "web", "chat", "site"),
                 ],
             },
             {

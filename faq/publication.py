@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class PublishedEntry:
     answer: str
     paraphrases: tuple[str, ...]
     is_critical: bool
+    revised_at: datetime | None = None
 
     @property
     def wordings(self) -> tuple[str, ...]:
@@ -46,6 +48,7 @@ def current_publication() -> Publication:
                 answer=entry.answer,
                 paraphrases=tuple(each.text for each in entry.paraphrases.all()),
                 is_critical=entry.is_critical,
+                revised_at=entry.updated_at,
             )
             for entry in entries
         ),

@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from pytest_django import Settings
 
-from chat.models import Conversation
+from chat.models import Conversation, Site
 from faq.models import FaqEntry, OffTopicQuestion
 from training import trials, versions
 from training.lm.config import TrainConfig
@@ -95,6 +95,11 @@ DOORS = [
     Door("/admin/chat/dailyfigures/", {AGENT, "owner"}),
     Door(CONVERSATION + "export.csv", {AGENT, "owner"}),
     Door(CONVERSATION + "export.jsonl?outcome=answered", {AGENT, "owner"}),
+    Door("/admin/chat/site/", {"owner"}),
+    Door("/admin/chat/site/add/", {"owner"}),
+    Door("/admin/chat/site/{site}/change/", {"owner"}),
+    Door("/admin/chat/site/{site}/change/", {"owner"}, is_post=True),
+    Door("/admin/chat/site/{site}/delete/", {"owner"}, is_post=True),
     Door("/admin/auth/user/", {"owner"}),
     Door("/admin/auth/user/add/", {"owner"}),
     Door("/admin/auth/group/", {"owner"}),
@@ -121,6 +126,7 @@ def numbers(shop: None, make_version: MakeVersion) -> dict[str, object]:
         "failed": failed.pk,
         "conversation": conversation.pk,
         "question": question.pk,
+        "site": Site.objects.create(name="Shop", origins="https://shop.example").pk,
     }
 
 
@@ -162,7 +168,12 @@ def test_the_menu_shows_only_doors_that_open(client: Client, numbers: dict[str, 
     page = client.get("/admin/chat/conversation/").content.decode()
 
     assert 'href="/admin/faq/faqentry/"' in page
-    for closed in ("/admin/faq/offtopicquestion/", "/admin/training/trainingrun/", "/admin/auth/user/"):
+    for closed in (
+        "/admin/faq/offtopicquestion/",
+        "/admin/training/trainingrun/",
+        "/admin/auth/user/",
+        "/admin/chat/site/",
+    ):
         assert f'href="{closed}"' not in page
 
 

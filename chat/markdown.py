@@ -1,0 +1,154 @@
+"""The few marks that answers may have, as HTML: bold, italic, code, lists, links, tables. The rest stays as written.
+
+The stored text is the truth; this is how it looks. Two walls: markdown-it knows no HTML and no other marks, and what it
+makes is reduced to an allow-list by nh3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import nh3
+from django.utils.safestring import SafeString, mark_safe
+from markdown_it import MarkdownIt
+from markdown_it.rules_core import StateCore
+from markdown_it.token import Token
+
+from faq.personal_data import Kind, find
+
+SCHEMES = {"http", "https", "mailto", "tel"}
+TAGS = {"p", "br", "strong", "em", "code", "ul", "ol", "li", "a", "table", "thead", "tbody", "tr", "th", "td"}
+
+_URL = re.compile(r"(?:https?://|www\.)[^\s<>\"«»]+", re.IGNORECASE)
+_AFTER_URL = re.compile(r"[).,;:!?'*_\]]+$")
+
+
+@lru_cache(maxsize=2048)
+def render(text: str) -> SafeString:
+    """The HTML of a whole text; safe to be inserted as it is."""
+    html = nh3.clean(
+        _parser.render(text),
+        tags=TAGS,
+        attributes={"a": {"href"}, "ol": {"start"}},
+        url_schemes=SCHEMES,
+        url_relative="deny",
+        link_rel="noopener noreferrer",
+    )
+    return mark_safe(html.strip())  # noqa: S308 - reduced to an allow-list just now
+
+
+def render_partial(text: str) -> SafeString:
+    """The HTML of a text that is still being written: nothing is shown that the next words would turn into a mark."""
+    return render(settled(text))
+
+
+_MARKS = re.compile(r"\*+|_+|`+")
+_LAST_MARKS = re.compile(r"[*_`]+\Z")
+_TARGET = re.compile(r"\]\([^()\n]*\)")
+_HALF_LINK = re.compile(r"\[[^\[\]\n]*(?:\](?:\([^()\n]*)?)?\Z")
+_HALF_BULLET = re.compile(r"(?:^|(?<=\n))[ \t]*(?:[-+*]|\d{1,9}[.)]?)[ \t]*\Z")
+_TABLE = re.compile(r"(?:(?:^|(?<=\n))[ \t]*\|[^\n]*(?:\n|\Z))+\Z")
+
+
+def settled(text: str) -> str:
+    """The beginning of an unfinished text whose look the rest cannot change, its open marks closed."""
+    head, break_, block = text.rpartition("\n\n")
+    table = _TABLE.search(block)
+    if table:
+        # A row is shown when it is whole, and a table when its second line is.
+        rows = table.group().split("\n")[:-1]
+        return head + break_ + block[: table.start()] + ("\n".join(rows) if len(rows) > 1 else "")
+    for pattern in (_HALF_LINK, _HALF_BULLET):
+        block = pattern.sub("", block)
+    return head + break_ + _closed(block)
+
+
+def _closed(block: str) -> str:
+    """A block without marks that nothing follows yet, and those that are open at its end closed."""
+    body = _LAST_MARKS.sub("", block)
+    # Marks do not reach over a line's end here, and those of a link's address are none.
+    line = _TARGET.sub("]", body.rpartition("\n")[2])
+    is_open: list[str] = []
+    for match in _MARKS.finditer(line):
+        mark = match.group()
+        before, after = line[: match.start()][-1:], line[match.end() : match.end() + 1]
+        if is_open and is_open[-1] == mark and before.strip():
+            is_open.pop()
+        elif after.strip() and (mark[0] != "_" or not before.isalnum()):
+            is_open.append(mark)
+    return body.rstrip(" ") + "".join(reversed(is_open)) if is_open else body
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    start: int
+    end: int
+    href: str
+
+
+def _links(text: str) -> Iterator[_Link]:
+    """Addresses and telephones in a text, in order."""
+    found = []
+    for match in _URL.finditer(text):
+        url = _AFTER_URL.sub("", match.group())
+        href = url if "://" in url else f"https://{url}"
+        found.append(_Link(match.start(), match.start() + len(url), href))
+    for each in find(text):
+        written = text[each.start : each.end]
+        if each.kind == Kind.EMAIL:
+            found.append(_Link(each.start, each.end, f"mailto:{written}"))
+        elif each.kind == Kind.PHONE:
+            found.append(_Link(each.start, each.end, "tel:" + re.sub(r"[^\d+]", "", written)))
+    end = 0
+    for link in sorted(found, key=lambda link: (link.start, -link.end)):
+        if link.start >= end:
+            yield link
+            end = link.end
+
+
+def _link_addresses(state: StateCore) -> None:
+    """A rule: what reads as an address can be tapped."""
+    for block in state.tokens:
+        if block.type != "inline" or not block.children:
+            continue
+        children: list[Token] = []
+        depth = 0
+        for token in block.children:
+            depth += token.nesting if token.type in ("link_open", "link_close") else 0
+            children += _linked(token.content) if token.type == "text" and depth == 0 else [token]
+        block.children = children
+
+
+def _linked(text: str) -> Iterator[Token]:
+    position = 0
+    for link in _links(text):
+        yield _text(text[position : link.start])
+        yield Token("link_open", "a", 1, attrs={"href": link.href})
+        yield _text(text[link.start : link.end])
+        yield Token("link_close", "a", -1)
+        position = link.end
+    yield _text(text[position:])
+
+
+def _text(content: str) -> Token:
+    return Token("text", "", 0, content=content)
+
+
+def _is_safe(url: str) -> bool:
+    return url.partition(":")[0].strip().lower() in SCHEMES and ":" in url
+
+
+def _make_parser() -> MarkdownIt:
+    parser = MarkdownIt("zero", {"html": False, "breaks": True})
+    parser.enable(["list", "table", "emphasis", "backticks", "link", "escape", "newline"])
+    parser.core.ruler.push("addresses", _link_addresses)
+    checked: Any = parser
+    checked.validateLink = _is_safe
+    return parser
+
+
+_parser = _make_parser()

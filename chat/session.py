@@ -1,0 +1,323 @@
+"""What a customer's page and the server say to each other, whatever carries it: a websocket (consumers.py) or plain
+requests (polling.py).
+
+in   {"type": "start", "language", "site"?, "conversation"?, "token"?}   {"type": "message", "client_id", "text"}
+     {"type": "stop"}   {"type": "resume"}   {"type": "ping"}   {"type": "person"}
+     {"type": "identify", "name", "email"}
+     {"type": "feedback", "message_id", "rating": "up" | "down" | null, "reasons": […], "text"}
+out  ready   conversation   message   withdrawn   waiting   delta   done   forgotten   status   pong
+     error
+
+The page must say where it belongs before anything else is heard: with a site's key where it is a page of that site.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Protocol
+
+from channels.db import database_sync_to_async
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError
+from django.utils.translation import gettext as _
+
+from chat import people, ratings, replies
+from chat.limits import Allowance
+from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message, Site
+from chat.origins import is_own, sites_at
+from training.status import public_status
+
+MAX_FRAME_CHARS = 16_384
+MAX_HISTORY = 100
+MAX_NAME_CHARS = 100
+
+
+class BadFrame(Exception):
+    """A frame that cannot be acted on: a code for programs and a text for people."""
+
+    def __init__(self, code: str, text: str, *, client_id: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.client_id = client_id
+
+    def as_frame(self) -> dict[str, Any]:
+        return {"type": "error", "code": self.code, "text": str(self), "client_id": self.client_id}
+
+
+class Carrier(Protocol):
+    async def send(self, frame: dict[str, Any]) -> None:
+        """Give a frame to this customer alone."""
+
+    async def join(self, conversation: Conversation) -> None:
+        """Hear from now on what is published to the conversation."""
+
+    async def leave(self) -> None:
+        """Hear no more of it."""
+
+
+class Session:
+    """One page's side of a conversation."""
+
+    def __init__(self, carrier: Carrier, origin: str, messages: Allowance) -> None:
+        self.carrier = carrier
+        self.origin = origin
+        self.messages = messages
+        self.language = settings.LANGUAGE_CODE
+        self.is_live = False
+        self.site: Site | None = None
+        self.conversation: Conversation | None = None
+        self.is_admitted = False
+        self.identity: dict[str, str] = {}
+
+    async def handle(self, frame: dict[str, Any]) -> None:
+        """
+        Raises:
+            BadFrame: the frame cannot be acted on.
+        """
+        if frame["type"] != "start" and not self.is_admitted:
+            raise BadFrame("not_started", _("This page has not said to which website it belongs."))
+        try:
+            await self._act_on(frame)
+        except Conversation.DoesNotExist as error:
+            await self.leave()
+            client_id = frame["client_id"] if frame["type"] == "message" else ""
+            raise _unknown_conversation(client_id) from error
+
+    async def _act_on(self, frame: dict[str, Any]) -> None:
+        """
+        Raises:
+            BadFrame: the frame cannot be acted on.
+            Conversation.DoesNotExist: the conversation has been deleted meanwhile.
+        """
+        match frame["type"]:
+            case "start":
+                await self.start(frame)
+                await self.send_history()
+            case "message":
+                await self._message(frame)
+            case "stop":
+                if self.conversation is not None:
+                    await replies.stop(self.conversation)
+            case "resume":
+                await self.send_history()
+            case "ping":
+                if self.conversation is not None:
+                    await replies.end_abandoned(self.conversation)
+                await self.carrier.send({"type": "pong", "status": await self.status()})
+            case "feedback":
+                await self._feedback(frame)
+            case "person":
+                await self._person()
+            case "identify":
+                await self._identify(frame)
+            case _:
+                raise BadFrame("unknown_type", _("That kind of message is not known here."))
+
+    async def start(self, frame: dict[str, Any]) -> None:
+        """Find out who speaks: the language, the website, and the conversation if there is one already.
+
+        Raises:
+            BadFrame: the page is none of the site's, or its conversation is not there.
+        """
+        language = frame.get("language")
+        if isinstance(language, str) and language in dict(settings.LANGUAGES):
+            self.language = language
+        self.site = await self._site(frame.get("site") or "")
+        self.is_admitted = True
+        if frame.get("conversation"):
+            found = await self._open(frame["conversation"], frame.get("token"))
+            if found is None:
+                raise _unknown_conversation()
+            await self._join(found)
+
+    async def _site(self, key: Any) -> Site | None:
+        if key == "" and is_own(self.origin):
+            return None
+        found = [site for site in await sites_at(self.origin) if site.key == key]
+        if not found:
+            self.is_admitted = False
+            raise BadFrame("unknown_site", _("The chat is not set up for this website."))
+        return found[0]
+
+    async def _open(self, conversation_id: Any, token: Any) -> Conversation | None:
+        """A conversation that the token opens and that began on the same website."""
+        if not isinstance(conversation_id, str) or not isinstance(token, str):
+            return None
+        try:
+            conversation = await Conversation.objects.filter(pk=conversation_id, site=self.site).afirst()
+        except (ValidationError, ValueError):
+            return None
+        return conversation if conversation is not None and conversation.opens_with(token) else None
+
+    async def _message(self, frame: dict[str, Any]) -> None:
+        client_id = frame.get("client_id")
+        if not isinstance(client_id, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", client_id):
+            raise BadFrame("bad_client_id", _("The message has no valid identifier."))
+        text = checked_text(frame.get("text"), client_id)
+        if not self.messages.take():
+            seconds = self.messages.seconds_left
+            raise BadFrame(
+                "too_fast",
+                _("You are writing very fast. Please wait %(seconds)d seconds.") % {"seconds": seconds},
+                client_id=client_id,
+            )
+        conversation = await self._ensured()
+        try:
+            turn = await replies.store(conversation, text, client_id)
+        except IntegrityError:
+            # Sent again after a broken connection: it is stored, and its answer is on the way.
+            await self.send_history()
+            return
+        await replies.begin(conversation, turn, self.language)
+
+    async def _feedback(self, frame: dict[str, Any]) -> None:
+        message = await self._rateable(frame.get("message_id"))
+        try:
+            opinion = ratings.checked(frame)
+        except ratings.BadOpinion as error:
+            raise BadFrame("bad_feedback", str(error)) from error
+        feedback = await ratings.store(message, opinion)
+        frame = {"type": "message", "message": replies.as_frame(message, feedback)}
+        await replies.publish(f"conversation.{message.conversation_id}", frame)
+
+    async def _rateable(self, message_id: Any) -> Message:
+        """A finished reply of this conversation."""
+        message = None
+        if self.conversation is not None and isinstance(message_id, int) and 0 < message_id < 2**63:
+            found = self.conversation.messages.filter(pk=message_id, role=Message.Role.ASSISTANT)
+            message = await found.exclude(finish_reason__in=["", Message.FinishReason.ERROR]).afirst()
+        if message is None:
+            raise BadFrame("unknown_message", _("That answer is not here any more."))
+        return message
+
+    async def _person(self) -> None:
+        if not self.messages.take():
+            seconds = self.messages.seconds_left
+            raise BadFrame(
+                "too_fast", _("You are writing very fast. Please wait %(seconds)d seconds.") % {"seconds": seconds}
+            )
+        conversation = await self._ensured()
+        notice = await people.ask_for_person(conversation, self.language)
+        await replies.publish(conversation.group, {"type": "message", "message": replies.as_frame(notice)})
+
+    async def _identify(self, frame: dict[str, Any]) -> None:
+        name, email = frame.get("name") or "", frame.get("email") or ""
+        if not isinstance(name, str) or not isinstance(email, str):
+            raise BadFrame("bad_identity", _("Name and e-mail address are texts."))
+        try:
+            if email:
+                validate_email(email)
+        except ValidationError as error:
+            raise BadFrame("bad_identity", _("That is not an e-mail address.")) from error
+        self.identity = {"customer_name": clean(name)[:MAX_NAME_CHARS], "customer_email": email}
+        if self.conversation is not None:
+            await Conversation.objects.filter(pk=self.conversation.pk).aupdate(**self.identity)
+
+    async def _ensured(self) -> Conversation:
+        """The conversation, begun now if there is none yet."""
+        if self.conversation is None:
+            begin = database_sync_to_async(Conversation.start)
+            conversation, token = await begin(self.language, site=self.site, **self.identity)
+            await self._join(conversation)
+            await self.carrier.send({"type": "conversation", "conversation": str(conversation.id), "token": token})
+        assert self.conversation is not None
+        return self.conversation
+
+    async def _join(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        await self.carrier.join(conversation)
+
+    async def leave(self) -> None:
+        """The conversation is gone. What the customer writes next begins another."""
+        self.conversation = None
+        await self.carrier.leave()
+
+    async def send_history(self) -> None:
+        """Everything that is stored. The carrier joined before, so that nothing falls between."""
+        messages = await self.history()
+        await self.carrier.send(await self.ready(messages, ids=[message["id"] for message in messages]))
+
+    async def history(self, **changed: Any) -> list[dict[str, Any]]:
+        """The newest messages, oldest first; only those that match `changed`."""
+        if self.conversation is None:
+            return []
+        await replies.end_abandoned(self.conversation)
+        newest = self.conversation.messages.filter(**changed).order_by("-pk")[:MAX_HISTORY]
+        messages = [message async for message in newest][::-1]
+        ratings_given = Feedback.objects.filter(message__conversation=self.conversation)
+        feedback = {each.message_id: each async for each in ratings_given}
+        return [replies.as_frame(message, feedback.get(message.pk)) for message in messages]
+
+    async def ready(self, messages: list[dict[str, Any]], *, ids: list[int], **more: Any) -> dict[str, Any]:
+        return {
+            "type": "ready",
+            "conversation": str(self.conversation.id) if self.conversation else None,
+            "messages": messages,
+            "ids": ids,
+            "status": await self.status(),
+            **more,
+        }
+
+    async def status(self) -> dict[str, Any]:
+        status = await database_sync_to_async(public_status)()
+        self.is_live = bool(status["live"])
+        return status
+
+
+def _unknown_conversation(client_id: str = "") -> BadFrame:
+    return BadFrame("unknown_conversation", _("That conversation is not here any more."), client_id=client_id)
+
+
+def clean(text: str) -> str:
+    """A text as it can be stored and sent: PostgreSQL stores no NUL, and no lone surrogate is UTF-8."""
+    return text.replace("\0", "").encode("utf-8", "ignore").decode().strip()
+
+
+def checked_text(text: Any, client_id: str) -> str:
+    """
+    Raises:
+        BadFrame: nothing was written, or too much.
+    """
+    cleaned = clean(text) if isinstance(text, str) else ""
+    if not cleaned:
+        raise BadFrame("empty", _("Write a question first."), client_id=client_id)
+    if len(cleaned) > MAX_MESSAGE_CHARS:
+        raise BadFrame(
+            "too_long",
+            _("Your message has %(num)d characters; at most %(max)d fit. Please shorten it.")
+            % {"num": len(cleaned), "max": MAX_MESSAGE_CHARS},
+            client_id=client_id,
+        )
+    return cleaned
+
+
+def parse(text: str | None) -> dict[str, Any]:
+    """
+    Raises:
+        BadFrame: it is no frame.
+    """
+    if text is None:
+        raise BadFrame("not_text", _("Only text is understood here."))
+    return checked_frame(parse_json(text))
+
+
+def parse_json(text: str) -> Any:
+    """
+    Raises:
+        BadFrame: it is too long, or no JSON.
+    """
+    if len(text) > MAX_FRAME_CHARS:
+        raise BadFrame("frame_too_long", _("That is too long."))
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadFrame("not_json", _("The message is not valid JSON.")) from error
+
+
+def checked_frame(frame: Any) -> dict[str, Any]:
+    if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
+        raise BadFrame("no_type", _("The message has no type."))
+    return frame

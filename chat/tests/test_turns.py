@@ -1,0 +1,352 @@
+"""What is around an answer: lines that are one turn, ratings, sources, and the way to a person."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from asgiref.sync import ThreadSensitiveContext
+from django.contrib.auth.models import User
+from django.test import AsyncClient, Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from chat import plain, replies
+from chat.models import MAX_FEEDBACK_CHARS, Conversation, Feedback, Message
+from chat.tests.test_consumers import Client as Page
+from chat.tests.test_consumers import held_engine, run
+from faq.models import FaqEntry
+from training import serving
+from training.lm.decisions import Stopped
+from training.models import AdapterVersion
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
+
+
+def test_lines_sent_quickly_are_one_turn(live: AdapterVersion) -> None:
+    serving.prepare(live)
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        with held_engine():
+            await page.ask("quiero saber", "c1")
+            first = (await page.wait_for("message"), await page.wait_for("message"))[1]["message"]
+            await page.ask("las formas de pago", "c2")
+            assert (await page.wait_for("withdrawn"))["message_id"] == first["id"]
+        _, message = await page.read_answer()
+        assert message["text"] == "Con tarjeta o transferencia."
+        assert message["id"] > first["id"]
+        await page.send({"type": "resume"})
+        ready = await page.wait_for("ready")
+        assert [each["role"] for each in ready["messages"]] == ["user", "user", "assistant"]
+        assert ready["ids"] == [each["id"] for each in ready["messages"]]
+        await page.close()
+
+    run(scenario)
+    assert not Message.objects.filter(role="assistant", finish_reason="").exists()
+
+
+def test_a_line_that_comes_later_is_a_turn_of_its_own(live: AdapterVersion) -> None:
+    serving.prepare(live)
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        with held_engine():
+            await page.ask("horario de cierre", "c1")
+            await page.wait_for("message")
+            await page.wait_for("message")
+            long_ago = timezone.now() - timedelta(seconds=replies.TURN_SECONDS + 1)
+            await Message.objects.filter(role="user").aupdate(created_at=long_ago)
+            await page.ask("formas de pago", "c2")
+            await page.wait_for("message")
+        answers = {(await page.wait_for("done"))["message"]["text"] for _ in range(2)}
+        assert answers == {"Cerramos a las ocho.", "Con tarjeta o transferencia."}
+        await page.close()
+
+    run(scenario)
+
+
+def test_a_reply_that_has_begun_is_not_taken_back(db: None) -> None:
+    conversation, _ = Conversation.start("es")
+    conversation.messages.create(role="user", text="hola")
+    begun = conversation.messages.create(role="assistant", text="Cerramos", seq=1)
+
+    withdrawn, lines = replies._take_back(conversation, 4)
+
+    assert (withdrawn, lines) == (None, [])
+    assert conversation.messages.filter(pk=begun.pk).exists()
+
+
+def test_a_reply_that_was_withdrawn_says_nothing_more(db: None) -> None:
+    conversation, _ = Conversation.start("es")
+    message = conversation.messages.create(role="assistant")
+    Message.objects.filter(pk=message.pk).delete()
+
+    async def scenario() -> None:
+        with pytest.raises(Stopped):
+            await replies._say(replies.Reply(message, "hola", "es", conversation), "Cerramos")
+
+    run(scenario)
+    assert not Message.objects.exists()
+
+
+def test_an_approved_answer_names_its_source(live: AdapterVersion) -> None:
+    revised = FaqEntry.objects.get(key="pay").updated_at
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        await page.ask("formas de pago")
+        _, message = await page.read_answer()
+        assert message["source"] == {"question": "¿Cómo puedo pagar?", "revised": revised.isoformat()}
+        assert message["html"] == "<p>Con tarjeta o transferencia.</p>"
+        await page.close()
+
+    run(scenario)
+    entry = FaqEntry.objects.get(key="pay")
+    entry.question = "¿Otra?"
+    entry.save()
+    assert Message.objects.get(role="assistant").entry_question == "¿Cómo puedo pagar?", "as it was when it was said"
+
+
+def test_marks_are_rendered_while_they_are_written(live: AdapterVersion) -> None:
+    answer = "Con **tarjeta de crédito** o [transferencia](https://banco.example/x), " * 12
+    FaqEntry.objects.filter(key="pay").update(answer=answer, updated_at=timezone.now())
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        await page.ask("formas de pago")
+        deltas, message = await page.read_answer()
+        assert len(deltas) > 3
+        assert not any("**" in delta["html"] or "](" in delta["html"] for delta in deltas)
+        assert message["text"] == answer, "what is stored is what was approved"
+        assert message["html"].count("<strong>tarjeta de crédito</strong>") == 12
+        await page.close()
+
+    run(scenario)
+
+
+def test_the_second_i_dont_know_offers_a_person(live: AdapterVersion) -> None:
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        await page.ask("zzzz wwww", "c1")
+        _, first = await page.read_answer()
+        await page.ask("qqqq xxxx", "c2")
+        _, second = await page.read_answer()
+        await page.ask("formas de pago", "c3")
+        _, third = await page.read_answer()
+        assert [each["offers_person"] for each in (first, second, third)] == [False, True, False]
+        assert "another way" in first["text"]
+        assert "ask for a person" in second["text"]
+        assert first["source"] is None
+        await page.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("contact", ["", "Llame al 900 123 456"])
+def test_who_asks_for_a_person_is_told_what_happens(db: None, settings: Settings, contact: str) -> None:
+    settings.PERSON_CONTACT = contact
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        await page.send({"type": "person"})
+        notice = (await page.wait_for("message"))["message"]
+        assert notice["role"] == "system"
+        assert contact in notice["text"]
+        assert ("Nobody can answer" in notice["text"]) == (not contact)
+        await page.send({"type": "person"})
+        assert (await page.wait_for("message"))["message"]["id"] == notice["id"], "it is not said twice in a row"
+        await page.close()
+
+    run(scenario)
+    assert Conversation.objects.get().wants_person_at is not None
+
+
+def rating(message: dict[str, Any], rating: str | None, **more: Any) -> dict[str, Any]:
+    return {"type": "feedback", "message_id": message["id"], "rating": rating, **more}
+
+
+def test_an_answer_is_rated_and_the_rating_is_taken_back(live: AdapterVersion) -> None:
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        for number, question in enumerate(("formas de pago", "zzzz wwww")):
+            await page.ask(question, f"c{number}")
+            _, message = await page.read_answer()
+            await page.send(rating(message, "down", reasons=["other", "incorrect"], text=" <b>no</b>\0 "))
+            told = (await page.wait_for("message"))["message"]
+            assert told["feedback"] == {"rating": "down", "reasons": ["incorrect", "other"], "text": "<b>no</b>"}
+            await page.send({"type": "resume"})
+            assert (await page.wait_for("ready"))["messages"][-1]["feedback"] == told["feedback"]
+        await page.send(rating(message, "up", reasons=["incorrect"], text="gracias"))
+        told = (await page.wait_for("message"))["message"]
+        assert told["feedback"] == {"rating": "up", "reasons": [], "text": ""}
+        await page.send(rating(message, None))
+        assert (await page.wait_for("message"))["message"]["feedback"] is None
+        await page.close()
+
+    run(scenario)
+    kept = Feedback.objects.get()
+    assert (kept.message.version, kept.message.entry_key) == (live, "pay")
+    assert kept.message.confidence is not None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rating": "five"},
+        {"rating": ["up"]},
+        {"rating": "down", "reasons": ["boring"]},
+        {"rating": "down", "reasons": "incorrect"},
+        {"rating": "down", "reasons": [{}]},
+        {"rating": "down", "text": 5},
+        {"rating": "down", "text": "x" * (MAX_FEEDBACK_CHARS + 1)},
+    ],
+)
+def test_a_rating_that_makes_no_sense_is_refused_in_words(db: None, wrong: dict[str, Any]) -> None:
+    conversation, token = Conversation.start("es")
+    answer = conversation.messages.create(role="assistant", text="Sí.", finish_reason="stop")
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open(conversation=str(conversation.id), token=token)
+        await page.send({"type": "feedback", "message_id": answer.pk, **wrong})
+        error = await page.wait_for("error")
+        assert (error["code"], bool(error["text"])) == ("bad_feedback", True)
+        await page.close()
+
+    run(scenario)
+    assert not Feedback.objects.exists()
+
+
+def test_only_finished_answers_of_ones_own_conversation_are_rated(db: None) -> None:
+    conversation, token = Conversation.start("es")
+    other, _ = Conversation.start("es")
+    foreign = other.messages.create(role="assistant", text="Sí.", finish_reason="stop")
+    question = conversation.messages.create(role="user", text="¿Sí?")
+    failed = conversation.messages.create(role="assistant", text="Algo ha fallado", finish_reason="error")
+    unfinished = conversation.messages.create(role="assistant", text="S")
+
+    async def scenario() -> None:
+        page, stranger = Page(), Page()
+        await page.open(conversation=str(conversation.id), token=token)
+        await stranger.open()
+        for number in (foreign.pk, question.pk, failed.pk, unfinished.pk, 0, -1, 2**70, "1", None, True, [1]):
+            await page.send({"type": "feedback", "message_id": number, "rating": "up"})
+            assert (await page.wait_for("error"))["code"] == "unknown_message"
+        await stranger.send({"type": "feedback", "message_id": foreign.pk, "rating": "up"})
+        assert (await stranger.wait_for("error"))["code"] == "unknown_message"
+        await page.close()
+        await stranger.close()
+
+    run(scenario)
+    assert not Feedback.objects.exists()
+
+
+def test_staff_read_the_rating_beside_the_answer(client: Client) -> None:
+    conversation, _ = Conversation.start("es")
+    answer = conversation.messages.create(role="assistant", text="Sí.", finish_reason="stop")
+    Feedback.objects.create(message=answer, rating="down", reasons=["outdated"], text="<script>alert(1)</script>")
+    client.force_login(User.objects.create_superuser("olga"))
+
+    page = client.get(f"/admin/chat/conversation/{conversation.pk}/change/").content.decode()
+
+    assert "Not helpful: Outdated: &lt;script&gt;alert(1)" in page
+    assert "<script>alert(1)" not in page
+
+
+# Without JavaScript
+
+
+class Browser(AsyncClient):
+    async def request(self, **request: Any) -> Any:
+        # As the server does it: what of a request is synchronous has a thread of its own.
+        async with ThreadSensitiveContext():
+            return await super().request(**request)
+
+
+def test_the_page_without_javascript_has_a_form(client: Client) -> None:
+    page = client.get("/").content.decode()
+
+    form = page[page.index("<noscript>") :]
+    assert 'action="/plain/"' in form
+    assert "csrfmiddlewaretoken" in form
+
+
+def test_a_plain_form_holds_a_conversation(live: AdapterVersion) -> None:
+    async def scenario() -> None:
+        browser = Browser()
+        empty = await browser.get("/plain/")
+        assert "AI assistant" in empty.content.decode()
+        sent = await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
+        assert (sent.status_code, sent.headers["Location"]) == (302, "/plain/")
+        cookie = sent.cookies[plain.COOKIE]
+        assert (cookie["httponly"], cookie["samesite"]) == (True, "Lax")
+        page = (await browser.get("/plain/")).content.decode()
+        assert "Con tarjeta o transferencia." in page
+        assert "¿Cómo puedo pagar?" in page
+        await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
+        await browser.post("/plain/", {"question": "horario de cierre", "client_id": "f2"})
+        page = (await browser.get("/plain/")).content.decode()
+        assert page.index("Con tarjeta") < page.index("Cerramos a las ocho.")
+        await browser.post("/plain/", {"person": "1"})
+        assert "You asked for a person" in (await browser.get("/plain/")).content.decode()
+        stranger = await Browser().get("/plain/")
+        assert "Con tarjeta" not in stranger.content.decode()
+
+    run(scenario)
+    assert Conversation.objects.count() == 1
+    assert Message.objects.filter(role="user").count() == 2
+
+
+def test_a_plain_form_does_not_wait_for_ever(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "WAIT_SECONDS", 0.2)
+    serving.prepare(live)
+
+    async def scenario() -> None:
+        browser = Browser()
+        with held_engine():
+            await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
+            page = (await browser.get("/plain/")).content.decode()
+            assert "Look again" in page
+
+    run(scenario)
+
+
+def test_a_plain_form_gives_back_what_it_cannot_take(db: None) -> None:
+    async def scenario() -> None:
+        for text in ("", "a" * 1001):
+            page = await Browser().post("/plain/", {"text": text, "client_id": "f1"})
+            assert page.status_code == 400
+            assert 'role="alert"' in page.content.decode()
+            assert text in page.content.decode()
+
+    run(scenario)
+
+
+def test_a_plain_form_trusts_no_cookie_that_it_did_not_sign(db: None) -> None:
+    conversation, token = Conversation.start("es")
+    conversation.messages.create(role="user", text="un secreto")
+
+    async def scenario() -> None:
+        browser = Browser()
+        browser.cookies[plain.COOKIE] = f"{conversation.id} {token}"
+        assert "un secreto" not in (await browser.get("/plain/")).content.decode()
+
+    run(scenario)
+
+
+def test_a_plain_form_is_guarded_against_other_sites(db: None) -> None:
+    async def scenario() -> None:
+        guarded = Browser(enforce_csrf_checks=True)
+        assert (await guarded.post("/plain/", {"text": "hola", "client_id": "f1"})).status_code == 403
+
+    run(scenario)
+    assert not Message.objects.exists()

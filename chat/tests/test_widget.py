@@ -1,0 +1,402 @@
+"""The chat on another website, and what is new around its answers, in a real Chromium."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, expect, sync_playwright
+
+from chat.tests.host import HOSTILE, RESOLVES, Host, running_host
+from chat.tests.server import ROOT, Server, running_server
+from chat.tests.test_browser import CHROMIUM, SWITCHES, ask, last_answer
+
+pytestmark = pytest.mark.browser
+
+MAX_BYTES = 40 * 1024
+WIDGET_FILES = ["widget", "embed", "connection", "memory", "view", "drawing"]
+LONG = " ".join(f"palabra{n}" for n in range(300))
+MARKED = (
+    "Con **tarjeta**.\n\n| Plazo | Precio |\n|---|---|\n| 24 h | 5 € |\n\nMire [la tienda](https://tienda.example/x)."
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # Third-party cookies are blocked, as browsers do more and more.
+        switches = [*SWITCHES, RESOLVES, "--test-third-party-cookie-phaseout"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=switches)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("site"), PERSON_CONTACT="Llame al 900 123 456.") as server:
+        server.train()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def website(server: Server) -> Iterator[Host]:
+    with running_host(server.url) as host:
+        server.run(
+            "from chat.models import Site; "
+            f"Site.objects.create(name='Shop', key='shop-key', origins={host.origin!r}, title='Zapatos')"
+        )
+        yield host
+
+
+@pytest.fixture
+def host(website: Host) -> Host:
+    website.key, website.attributes, website.style, website.has_policy = "shop-key", "", "", True
+    return website
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(locale="es-ES", viewport={"width": 900, "height": 760})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    yield page
+    assert not [problem for problem in problems if "WebSocket" not in problem and "ERR_" not in problem]
+
+
+def launcher(page: Page) -> Locator:
+    return page.locator(".launcher")
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {[node['target'] for node in each['nodes']]}" for each in found]
+
+
+def test_all_files_of_the_widget_together_are_small() -> None:
+    folder = ROOT / "static" / "chat"
+    files: list[Path] = [folder / f"{name}.js" for name in WIDGET_FILES] + [folder / "chat.css"]
+    assert sum(len(gzip.compress(path.read_bytes())) for path in files) <= MAX_BYTES
+
+
+def test_it_works_on_a_hostile_page_under_a_strict_policy(page: Page, host: Host, server: Server) -> None:
+    host.style = HOSTILE
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(host.origin)
+    expect(launcher(page)).to_be_visible(timeout=20_000)
+    launcher(page).click()
+    expect(page.get_by_role("dialog", name="Zapatos")).to_be_visible()
+    box = page.locator(".panel").bounding_box()
+    assert box is not None
+    assert (round(box["x"] + box["width"]), round(box["width"])) == (900 - 16, 384), "it stands where it should"
+    assert page.get_by_label("Su pregunta").evaluate("element => getComputedStyle(element).fontSize") == "16px"
+    ask(page, "formas de pago")
+    assert last_answer(page) == "Con tarjeta o transferencia."
+
+    page.goto(host.origin + "/other")
+
+    expect(page.get_by_role("dialog", name="Zapatos")).to_be_visible(timeout=20_000)
+    expect(page.locator(".message .bubble")).to_have_text(["formas de pago", "Con tarjeta o transferencia."])
+    page.locator("button.close").click()
+    page.reload()
+    expect(launcher(page)).to_be_visible(timeout=20_000)
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert page.context.cookies() == [], "it needs no cookie"
+    assert {url.split("/")[2] for url in asked} <= {host.origin.split("/")[2], server.url.split("/")[2]}
+    assert not [url for url in asked if "token" in url]
+
+
+def test_the_page_speaks_to_it(page: Page, host: Host) -> None:
+    page.goto(host.origin)
+    # Called at once, before it is there.
+    page.evaluate(
+        "() => { window.heard = []; for (const name of ['open', 'close', 'message', 'person'])"
+        " CustomerChat.on(name, (detail) => window.heard.push([name, detail.text ?? '']));"
+        " CustomerChat.identify({name: 'Ana', email: 'ana@example.com'}); CustomerChat.send('formas de pago'); }"
+    )
+    expect(page.locator(".message.assistant")).to_have_count(1, timeout=30_000)
+    assert last_answer(page) == "Con tarjeta o transferencia."
+    page.evaluate("() => CustomerChat.setLocale('en')")
+    expect(page.get_by_label("Your question")).to_be_visible()
+    expect(page.locator(".message .bubble")).to_have_text(["formas de pago", "Con tarjeta o transferencia."])
+    page.evaluate("() => CustomerChat.close()")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    heard = page.evaluate("() => window.heard")
+    assert [name for name, _ in heard if name != "message"] == ["open", "close"]
+    assert ["message", "Con tarjeta o transferencia."] in heard
+
+
+def test_the_dialog_is_used_with_the_keyboard(page: Page, host: Host) -> None:
+    page.goto(host.origin)
+    expect(launcher(page)).to_have_attribute("aria-expanded", "false", timeout=20_000)
+    launcher(page).focus()
+    page.keyboard.press("Enter")
+    expect(launcher(page)).to_have_attribute("aria-expanded", "true")
+    expect(page.get_by_label("Su pregunta")).to_be_focused()
+    page.keyboard.press("F6")
+    expect(page.locator("#log")).to_be_focused()
+    page.keyboard.press("F6")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(launcher(page)).to_be_focused()
+
+
+def test_escape_stops_what_is_written_before_it_closes(page: Page, host: Host, server: Server) -> None:
+    server.set_answer("pay", LONG)
+    page.goto(host.origin)
+    launcher(page).click()
+    ask(page, "formas de pago")
+    expect(page.locator(".message.writing")).to_have_count(1, timeout=30_000)
+    page.keyboard.press("Escape")
+    expect(page.locator(".message.assistant .meta")).to_have_text("Detenido")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    server.set_answer("pay", "Con tarjeta o transferencia.")
+
+
+def test_the_website_sets_its_colours(page: Page, host: Host) -> None:
+    host.style = ":root { --chat-accent: rgb(120, 0, 60); }"
+    page.goto(host.origin)
+    expect(launcher(page)).to_have_css("background-color", "rgb(120, 0, 60)", timeout=20_000)
+
+
+def test_a_website_that_was_not_entered_goes_on_without_it(context: BrowserContext, host: Host) -> None:
+    host.key, host.has_policy = "another", False
+    page = context.new_page()
+    errors: list[str] = []
+    warnings: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: warnings.append(message.text) if message.type == "warning" else None)
+    page.goto(host.origin)
+    page.evaluate("() => CustomerChat.open()")
+    page.wait_for_timeout(500)
+    assert page.locator("customer-chat").count() == 0
+    assert errors == []
+    assert [text for text in warnings if "customer chat" in text]
+
+
+def test_a_kiosk_has_no_way_out_and_forgets(page: Page, host: Host, server: Server) -> None:
+    server.set_answer("pay", MARKED)
+    host.attributes = 'data-kiosk="3"'
+    page.goto(host.origin)
+    expect(page.get_by_label("Su pregunta")).to_be_visible(timeout=20_000)
+    box = page.locator(".panel").bounding_box()
+    assert box is not None
+    assert (box["width"], box["height"]) == (900, 760)
+    ask(page, "formas de pago")
+    expect(page.locator(".bubble").get_by_text("la tienda")).to_be_visible(timeout=30_000)
+    assert page.locator(".bubble a").count() == 0
+    expect(page.locator(".message")).to_have_count(0, timeout=30_000)
+    assert page.evaluate("() => Object.keys(localStorage)") == []
+    server.set_answer("pay", "Con tarjeta o transferencia.")
+
+
+def test_it_fills_a_phone(browser: Browser, host: Host) -> None:
+    context = browser.new_context(
+        locale="es-CO", viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, device_scale_factor=2
+    )
+    page = context.new_page()
+    page.goto(host.origin)
+    launcher(page).tap()
+    box = page.locator(".panel").bounding_box()
+    assert box == {"x": 0, "y": 0, "width": 360, "height": 640}
+    page.get_by_role("button", name="¿Cómo puedo pagar?").tap()
+    assert last_answer(page) == "Con tarjeta o transferencia."
+    for button in page.locator(".panel button:visible").all():
+        size = button.bounding_box()
+        assert size is not None
+        assert min(size["width"], size["height"]) >= 44, button.inner_text()
+    context.close()
+
+
+# On the chat's own page
+
+
+def test_it_goes_on_without_websockets(page: Page, server: Server) -> None:
+    page.route_web_socket(re.compile("/ws/chat/"), lambda socket: socket.close())
+    requests: list[Request] = []
+    page.on("request", lambda request: requests.append(request))
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    assert last_answer(page) == "Con tarjeta o transferencia."
+    expect(page.locator("#banner")).to_be_hidden()
+    posted = [request for request in requests if request.method == "POST"]
+    assert [request.url.split("?")[0] for request in posted] == [server.url + "/chat/frames/"]
+    page.reload()
+    expect(page.locator(".message .bubble")).to_have_text(
+        ["formas de pago", "Con tarjeta o transferencia."], timeout=30_000
+    )
+
+
+def test_marks_become_elements_and_links_are_safe(page: Page, server: Server) -> None:
+    server.set_answer("pay", MARKED)
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    last_answer(page)
+    bubble = page.locator(".message.assistant .bubble")
+    expect(bubble.locator("strong")).to_have_text("tarjeta")
+    expect(bubble.locator("td")).to_have_text(["24 h", "5 €"])
+    link = bubble.get_by_role("link", name="la tienda")
+    expect(link).to_have_attribute("rel", re.compile("noopener"))
+    expect(page.locator(".source")).to_contain_text("¿Cómo puedo pagar?")
+    server.set_answer("pay", "Con tarjeta o transferencia.")
+
+
+def test_an_answer_is_rated_and_the_rating_survives(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    last_answer(page)
+    down = page.locator(".rating .down")
+    down.click()
+    expect(down).to_have_attribute("aria-pressed", "true")
+    page.locator(".reasons [value=outdated]").check()
+    page.locator(".reasons textarea").fill("<b>Ya no</b>")
+    page.locator(".reasons [type=submit]").click()
+    expect(page.locator(".reasons .said")).not_to_be_empty()
+    page.reload()
+    expect(page.locator(".reasons [value=outdated]")).to_be_checked()
+    expect(page.locator(".reasons textarea")).to_have_value("<b>Ya no</b>")
+    page.locator(".rating .down").click()
+    expect(page.locator(".reasons")).to_have_count(0)
+    page.reload()
+    expect(page.locator(".rating .down")).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_person_is_one_click_away(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    page.locator("#person").click()
+    notice = page.locator(".message.system .bubble")
+    expect(notice).to_contain_text("900 123 456")
+    expect(notice.get_by_role("link")).to_have_attribute("href", "tel:900123456")
+
+
+def test_an_answer_is_announced_once_and_no_history_is(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    page.evaluate(
+        "() => { window.said = []; const region = document.querySelector('customer-chat').shadowRoot"
+        ".getElementById('announcer'); new MutationObserver(() => window.said.push(region.textContent))"
+        ".observe(region, {childList: true, characterData: true, subtree: true}); }"
+    )
+    ask(page, "horario de cierre")
+    answer = last_answer(page)
+    expect(page.locator("#announcer")).to_have_text(answer)
+    page.evaluate("() => window.dispatchEvent(new Event('pageshow'))")
+    page.wait_for_timeout(300)
+    assert page.evaluate("() => window.said") == ["El asistente está escribiendo", answer]
+    page.reload()
+    expect(page.locator(".message")).to_have_count(2)
+    assert page.locator("#announcer").inner_text() == ""
+
+
+def test_two_tabs_and_the_way_back(page: Page, server: Server) -> None:
+    second = page.context.new_page()
+    second.goto(server.url)
+    page.goto(server.url)
+    ask(page, "horario de cierre")
+    answer = last_answer(page)
+    expect(second.locator(".message .bubble")).to_have_text(["horario de cierre", answer], timeout=20_000)
+    page.goto("about:blank")
+    ask(second, "formas de pago")
+    other = last_answer(second)
+    page.go_back()
+    expect(page.locator(".message .bubble")).to_have_text(
+        ["horario de cierre", answer, "formas de pago", other], timeout=30_000
+    )
+
+
+def test_the_page_works_without_javascript(browser: Browser, server: Server) -> None:
+    context = browser.new_context(locale="es-ES", java_script_enabled=False)
+    page = context.new_page()
+    page.goto(server.url)
+    page.get_by_label("Su pregunta").fill("formas de pago")
+    page.get_by_role("button", name="Enviar").click()
+    expect(page.locator(".message")).to_have_count(2)
+    expect(page.locator(".message").last).to_contain_text("Con tarjeta o transferencia.")
+    page.reload()
+    expect(page.locator(".message")).to_have_count(2)
+    context.close()
+
+
+# With a screen reader, zoomed in, in the dark
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("place", ["page", "widget"])
+def test_axe_finds_nothing_in_any_state(browser: Browser, server: Server, host: Host, place: str, scheme: Any) -> None:
+    server.set_answer("pay", f"{MARKED}\n\n{LONG}")
+    context = browser.new_context(locale="es-ES", color_scheme=scheme, viewport={"width": 900, "height": 760})
+    page = context.new_page()
+    host.has_policy = False
+    page.goto(server.url if place == "page" else host.origin)
+    if place == "widget":
+        expect(launcher(page)).to_be_visible(timeout=20_000)
+        assert violations(page) == [], "closed"
+        launcher(page).click()
+    expect(page.get_by_label("Su pregunta")).to_be_visible()
+    assert violations(page) == [], "empty"
+    ask(page, "formas de pago")
+    expect(page.locator(".message.writing")).to_have_count(1, timeout=30_000)
+    assert violations(page) == [], "streaming"
+    last_answer(page)
+    page.locator(".rating .down").click()
+    expect(page.locator(".reasons")).to_be_visible()
+    assert violations(page) == [], "rated"
+    page.locator("#person").click()
+    expect(page.locator(".message.system")).to_be_visible()
+    page.get_by_label("Su pregunta").fill("a" * 1500)
+    page.keyboard.press("Enter")
+    expect(page.locator("#problem")).to_contain_text("1500")
+    assert violations(page) == [], "error"
+    context.set_offline(True)
+    page.evaluate("() => dispatchEvent(new Event('offline'))")
+    server.drop_connections()
+    expect(page.locator("#banner")).to_be_visible(timeout=20_000)
+    assert violations(page) == [], "offline"
+    context.close()
+    server.set_answer("pay", "Con tarjeta o transferencia.")
+
+
+@pytest.mark.parametrize("size", [(320, 640), (320, 256)], ids=["narrow", "400%"])
+def test_it_stays_usable_when_zoomed_in(browser: Browser, server: Server, size: tuple[int, int]) -> None:
+    context = browser.new_context(locale="es-ES", viewport={"width": size[0], "height": size[1]})
+    page = context.new_page()
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    assert last_answer(page) == "Con tarjeta o transferencia."
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
+    page.get_by_label("Su pregunta").scroll_into_view_if_needed()
+    expect(page.get_by_label("Su pregunta")).to_be_in_viewport()
+    page.locator("#person").scroll_into_view_if_needed()
+    expect(page.locator("#person")).to_be_in_viewport()
+    context.close()
+
+
+def test_it_respects_reduced_motion_and_forced_colours(browser: Browser, server: Server) -> None:
+    server.set_answer("pay", LONG)
+    context = browser.new_context(locale="es-ES", reduced_motion="reduce", forced_colors="active")
+    page = context.new_page()
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    expect(page.locator(".message.writing")).to_have_count(1, timeout=30_000)
+    motion = page.evaluate(
+        "() => getComputedStyle(document.querySelector('customer-chat').shadowRoot"
+        ".querySelector('.message.assistant .bubble :last-child'), '::after').animationName"
+    )
+    assert motion == "none"
+    expect(page.locator("#stop")).not_to_have_css("border-top-width", "0px")
+    context.close()
+    server.set_answer("pay", "Con tarjeta o transferencia.")

@@ -1,0 +1,336 @@
+// One conversation with the server: over a websocket, and by polling where that fails again and again. It draws nothing.
+//
+// The server's stored messages are the truth. Events, each with a detail:
+//   message {message, isHistory}   done {message}   gone {id}     pending {clientId, text}   settled {clientId}
+//   waiting {id, place}            status {…}       refused {text, code, returned}           ready   offline   online
+//   forgotten
+
+const PING_MS = 20_000;
+const SILENCE_MS = 45_000;
+const OFFLINE_MS = 2_000;
+const MAX_DELAY_MS = 30_000;
+// So many sockets in a row that never came to be ready, and messages go by plain requests until one does.
+const FAILURES_BEFORE_POLLING = 3;
+const POLL_MS = 2_000;
+const IDLE_POLL_MS = 10_000;
+
+export class Connection extends EventTarget {
+  // base: the server's address with a slash at its end; site: the key of the website that carries the chat, or "".
+  constructor({ base, site, language, memory }) {
+    super();
+    Object.assign(this, { base, site, language, memory });
+    this.messages = new Map(); // message id -> what the server says of it
+    this.unsent = new Map(memory.recall("unsent", "sessionStorage") ?? []); // client id -> text, until it is stored
+    this.outbox = new Map(); // other frames that must arrive, one of a kind
+    this.conversation = memory.recall("conversation") ?? {};
+    this.socket = null;
+    this.isReady = false;
+    this.failures = 0;
+    this.poll = null; // {cursor} while polling
+    this.lastHeardAt = 0;
+  }
+
+  start() {
+    const wake = () => this.#reconnectNow();
+    for (const name of ["online", "pageshow"]) addEventListener(name, wake);
+    document.addEventListener("visibilitychange", wake);
+    addEventListener("storage", () => this.#adopt());
+    setInterval(() => this.#checkLife(), PING_MS);
+    for (const [clientId, text] of this.unsent) this.#tell("pending", { clientId, text });
+    this.#connect();
+  }
+
+  ask(text) {
+    const clientId = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`;
+    this.unsent.set(clientId, text);
+    this.#keepUnsent();
+    this.#tell("pending", { clientId, text });
+    this.#send({ type: "message", client_id: clientId, text });
+  }
+
+  stop() {
+    this.#send({ type: "stop" });
+  }
+
+  rate(id, rating, reasons = [], text = "") {
+    this.#sendSurely({ type: "feedback", message_id: id, rating, reasons, text });
+  }
+
+  askForPerson() {
+    this.#sendSurely({ type: "person" });
+  }
+
+  identify({ name = "", email = "" }) {
+    this.identity = { type: "identify", name: String(name), email: String(email) };
+    this.#send(this.identity);
+  }
+
+  setLanguage(language) {
+    this.language = language;
+    this.#send(this.#greeting());
+  }
+
+  // Another person may come to this screen: nothing of the conversation stays here.
+  forget() {
+    this.conversation = {};
+    this.memory.remember("conversation", null);
+    this.messages.clear();
+    this.unsent.clear();
+    this.#keepUnsent();
+    this.outbox.clear();
+    this.identity = null;
+    this.poll &&= {};
+    this.#tell("forgotten");
+    this.socket?.close();
+  }
+
+  get isWriting() {
+    return [...this.messages.values()].some((message) => message.role === "assistant" && !message.finish_reason);
+  }
+
+  // The socket
+
+  #connect() {
+    clearTimeout(this.reconnectTimer);
+    if (this.socket && this.socket.readyState <= WebSocket.OPEN) return;
+    const address = new URL("ws/chat/", this.base);
+    address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+    const opened = new WebSocket(address);
+    this.socket = opened;
+    this.isSocketReady = false;
+    this.lastHeardAt = Date.now();
+    opened.onopen = () => opened.send(JSON.stringify(this.#greeting()));
+    opened.onmessage = (event) => {
+      this.lastHeardAt = Date.now();
+      if (this.socket === opened) this.#receive(JSON.parse(event.data));
+    };
+    opened.onclose = () => {
+      if (this.socket === opened) this.#lost();
+    };
+  }
+
+  #greeting() {
+    return { type: "start", language: this.language, site: this.site, ...this.conversation };
+  }
+
+  #lost() {
+    this.socket = null;
+    this.isSocketReady = false;
+    this.failures += 1;
+    if (this.failures >= FAILURES_BEFORE_POLLING && !this.poll) this.#startPolling();
+    if (!this.poll) this.#offline();
+    const delay = Math.min(MAX_DELAY_MS, 500 * 2 ** Math.min(this.failures, 6)) * (0.5 + Math.random() / 2);
+    this.reconnectTimer = setTimeout(() => this.#connect(), delay);
+  }
+
+  #reconnectNow() {
+    if (document.visibilityState !== "visible") return;
+    if (this.socket && Date.now() - this.lastHeardAt > SILENCE_MS) this.#drop();
+    if (!this.socket || this.socket.readyState > WebSocket.OPEN) this.#connect();
+    else this.#send({ type: "resume" });
+  }
+
+  // A dead network says nothing, so that waiting for a close would take minutes.
+  #drop() {
+    const dead = this.socket;
+    this.socket = null;
+    this.isSocketReady = false;
+    dead.close();
+  }
+
+  #checkLife() {
+    if (this.socket && Date.now() - this.lastHeardAt > SILENCE_MS) {
+      this.#drop();
+      this.#lost();
+    } else this.#send({ type: "ping" });
+  }
+
+  // Another tab has started a conversation: it is this one's too, if it has none.
+  #adopt() {
+    if (this.conversation.conversation || this.unsent.size) return;
+    const started = this.memory.recall("conversation");
+    if (!started) return;
+    this.conversation = started;
+    this.#send(this.#greeting());
+  }
+
+  #offline() {
+    this.isReady = false;
+    this.offlineTimer ||= setTimeout(() => this.#tell("offline"), OFFLINE_MS);
+  }
+
+  #online() {
+    clearTimeout(this.offlineTimer);
+    this.offlineTimer = 0;
+    this.isReady = true;
+    this.#tell("online");
+  }
+
+  #send(frame) {
+    if (this.socket?.readyState === WebSocket.OPEN && this.isSocketReady) this.socket.send(JSON.stringify(frame));
+    else if (this.poll && !["ping", "resume", "start"].includes(frame.type)) this.#post(frame);
+  }
+
+  #sendSurely(frame) {
+    this.outbox.set(`${frame.type} ${frame.message_id ?? ""}`, frame);
+    if (this.isReady) this.#sendOutbox();
+  }
+
+  #sendOutbox() {
+    const frames = [...this.outbox.values()];
+    this.outbox.clear();
+    for (const frame of frames) this.#send(frame);
+  }
+
+  // Plain requests
+
+  #startPolling() {
+    this.poll = {};
+    this.#pollOnce();
+  }
+
+  async #pollOnce() {
+    clearTimeout(this.pollTimer);
+    if (!this.poll) return;
+    const known = this.poll.cursor ? { since: this.poll.cursor } : {};
+    try {
+      await this.#request("chat/messages/", { conversation: this.conversation.conversation ?? "", ...known });
+      if (this.poll && !this.isReady) this.#online();
+    } catch {
+      if (this.poll) this.#offline();
+    }
+    clearTimeout(this.pollTimer);
+    const isBusy = this.isWriting || this.unsent.size || !this.isReady;
+    if (this.poll) this.pollTimer = setTimeout(() => this.#pollOnce(), isBusy ? POLL_MS : IDLE_POLL_MS);
+  }
+
+  async #post(frame) {
+    const conversation = this.conversation.conversation ?? "";
+    try {
+      await this.#request("chat/frames/", {}, { method: "POST", body: JSON.stringify({ conversation, frame }) });
+      this.#pollOnce();
+    } catch {
+      // A message stays among the unsent; the next poll that succeeds sends it again.
+      if (frame.type !== "message" && frame.type !== "stop") this.outbox.set(frame.type, frame);
+      this.#offline();
+    }
+  }
+
+  async #request(path, query, options = {}) {
+    const address = new URL(path, this.base);
+    address.search = new URLSearchParams({ language: this.language, site: this.site, ...query });
+    const headers = { "Content-Type": "application/json" };
+    if (this.conversation.token) headers.Authorization = `Bearer ${this.conversation.token}`;
+    const answer = await fetch(address, { ...options, headers, credentials: "omit", cache: "no-store" });
+    if (answer.status >= 500) throw new Error(answer.statusText);
+    for (const each of (await answer.json()).frames) this.#receive(each);
+  }
+
+  // Frames
+
+  #receive(frame) {
+    switch (frame.type) {
+      case "ready":
+        this.#ready(frame);
+        break;
+      case "conversation":
+        this.conversation = { conversation: frame.conversation, token: frame.token };
+        this.memory.remember("conversation", this.conversation);
+        break;
+      case "message":
+      case "done":
+        this.#put(frame.message, false);
+        break;
+      case "withdrawn":
+        this.#remove(frame.message_id);
+        break;
+      case "waiting":
+        this.#tell("waiting", { id: frame.message_id, place: frame.place });
+        break;
+      case "delta":
+        this.#append(frame);
+        break;
+      case "status":
+      case "pong":
+        this.#tell("status", frame.status);
+        break;
+      case "error":
+        this.#refused(frame);
+        break;
+    }
+  }
+
+  #ready(frame) {
+    const isPolled = "cursor" in frame;
+    if (!isPolled) {
+      this.isSocketReady = true;
+      this.poll = null;
+      this.failures = 0;
+      this.#online();
+    } else if (this.poll) {
+      this.poll.cursor = frame.cursor;
+    }
+    // What was withdrawn meanwhile is gone here too. Older ones than the server's oldest are merely not told of.
+    const ids = new Set(frame.ids);
+    for (const id of this.messages.keys()) if (id >= Math.min(...ids) && !ids.has(id)) this.#remove(id);
+    const isFirst = this.messages.size === 0;
+    for (const message of frame.messages) this.#put(message, isFirst);
+    this.#tell("status", frame.status);
+    this.#tell("ready");
+    if (isPolled && frame.isAnswer) return;
+    if (this.identity) this.#send(this.identity);
+    for (const [clientId, text] of this.unsent) this.#send({ type: "message", client_id: clientId, text });
+    this.#sendOutbox();
+  }
+
+  #append({ message_id: id, seq, text, html }) {
+    const message = this.messages.get(id);
+    if (message && seq <= message.seq) return;
+    if (!message || seq !== message.seq + 1) {
+      this.#send({ type: "resume" });
+      return;
+    }
+    this.#put({ ...message, seq, text: message.text + text, html }, false);
+  }
+
+  #put(message, isHistory) {
+    const known = this.messages.get(message.id);
+    if (known && (message.seq < known.seq || (known.finish_reason && !message.finish_reason))) return;
+    if (message.client_id && this.unsent.delete(message.client_id)) {
+      this.#keepUnsent();
+      this.#tell("settled", { clientId: message.client_id });
+    }
+    this.messages.set(message.id, message);
+    this.#tell("message", { message, isHistory });
+    const isFinishedNow = message.role !== "user" && message.finish_reason && !known?.finish_reason;
+    if (isFinishedNow && !isHistory) this.#tell("done", { message });
+  }
+
+  #remove(id) {
+    if (this.messages.delete(id)) this.#tell("gone", { id });
+  }
+
+  #refused(frame) {
+    if (frame.code === "unknown_conversation") {
+      this.conversation = {};
+      this.memory.remember("conversation", null);
+      if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(this.#greeting()));
+      return;
+    }
+    // Nothing is lost: the text goes back where it can be mended.
+    const returned = this.unsent.get(frame.client_id) ?? "";
+    if (this.unsent.delete(frame.client_id)) {
+      this.#keepUnsent();
+      this.#tell("settled", { clientId: frame.client_id });
+    }
+    this.#tell("refused", { text: frame.text, code: frame.code, returned });
+  }
+
+  #keepUnsent() {
+    this.memory.remember("unsent", this.unsent.size ? [...this.unsent] : null, "sessionStorage");
+  }
+
+  #tell(name, detail = {}) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}

@@ -1,0 +1,560 @@
+// <customer-chat>: the chat as a web component. It draws one conversation into a shadow root, as the whole page or as a
+// launcher with a dialog. No inline style and no evaluated code, so that strict content policies let it be.
+
+import { fromHtml, icon, make } from "./drawing.js";
+
+const ONLINE_MS = 2_000;
+const REASONS = ["incorrect", "incomplete", "outdated", "inappropriate", "other"];
+
+export class CustomerChat extends HTMLElement {
+  constructor() {
+    super();
+    this.attachShadow({ mode: "open" });
+    this.unread = 0;
+    this.isLive = null;
+  }
+
+  // config: what the server says in the reader's language (chat/views.py). isPage: the whole page is the chat.
+  // kioskSeconds: forget the conversation when nobody has touched the screen for so long; 0 for no kiosk.
+  setUp({ config, connection, memory, isPage = false, kioskSeconds = 0 }) {
+    Object.assign(this, { connection, memory, isPage, kioskSeconds });
+    this.classList.add(isPage ? "page" : kioskSeconds ? "kiosk" : "floating");
+    this.#draw(config);
+    this.#listen();
+    if (kioskSeconds) this.#forgetWhenIdle();
+    if (isPage || kioskSeconds || memory.recall("isOpen")) this.#show();
+    connection.start();
+  }
+
+  get isOpen() {
+    return !this.panel.hidden;
+  }
+
+  get isFloating() {
+    return !this.isPage && !this.kioskSeconds;
+  }
+
+  open() {
+    this.#show();
+    this.parts.text.focus();
+    this.memory.remember("isOpen", true);
+    this.#emit("open");
+  }
+
+  close() {
+    if (!this.isFloating || !this.isOpen) return;
+    this.panel.hidden = true;
+    this.launcher.setAttribute("aria-expanded", "false");
+    this.launcher.focus();
+    this.memory.remember("isOpen", null);
+    this.#emit("close");
+  }
+
+  ask(text) {
+    this.parts.problem.textContent = "";
+    this.#announce(this.texts.writing);
+    this.connection.ask(text);
+  }
+
+  // The same conversation in another language.
+  translate(config) {
+    const { isOpen } = this;
+    const draft = this.parts.text.value;
+    this.#draw(config);
+    this.parts.text.value = draft;
+    if (isOpen) this.#show();
+    this.connection.setLanguage(config.language);
+    for (const message of this.connection.messages.values()) this.#drawMessage(message);
+    for (const [clientId, text] of this.connection.unsent) this.#drawPending(clientId, text);
+    this.#scrollToEnd();
+  }
+
+  // The frame around the messages
+
+  #draw(config) {
+    Object.assign(this, { config, texts: config.texts });
+    const style = make("link", { rel: "stylesheet", href: new URL("chat.css", import.meta.url).href });
+    const root = make("div", { className: "root", lang: config.language, dir: config.direction });
+    // Unstyled it would be seen for a moment, and on a foreign page in a place of its own.
+    root.hidden = true;
+    style.onload = style.onerror = () => {
+      root.hidden = false;
+      if (this.isPage) this.parts.text.focus();
+      this.#scrollToEnd();
+    };
+    this.panel = this.#drawPanel();
+    root.append(this.panel);
+    if (this.isFloating) root.prepend(this.#drawLauncher());
+    this.shadowRoot.replaceChildren(style, root);
+    this.parts.text.value = this.memory.recall("draft", "sessionStorage") ?? "";
+  }
+
+  #drawLauncher() {
+    this.badge = make("span", { className: "badge", hidden: true });
+    this.launcher = make("button", {
+      type: "button",
+      className: "launcher",
+      onclick: () => (this.isOpen ? this.close() : this.open()),
+      attributes: { "aria-expanded": "false", "aria-controls": "panel", "aria-label": this.texts.open },
+    });
+    this.launcher.append(icon("chat"), this.badge);
+    return make("div", { attributes: { role: "region", "aria-label": this.config.title } }, this.launcher);
+  }
+
+  #drawPanel() {
+    const { config, texts } = this;
+    const part = (tag, id, properties = {}, ...children) => (this.parts[id] = make(tag, { id, ...properties }, ...children));
+    this.parts = {};
+    const header = make("header", { className: "header" }, make("span", { className: "mark" }, icon("chat")));
+    header.append(
+      make(
+        "div",
+        { className: "names" },
+        make(this.isPage ? "h1" : "h2", { id: "title", textContent: config.title }),
+        make("p", { textContent: config.subtitle }),
+      ),
+      make("slot", { name: "header" }),
+    );
+    if (this.isFloating) header.append(this.#iconButton("close", texts.close, () => this.close()));
+
+    const welcome = make("div", { className: "welcome" }, make("p", { textContent: config.disclosure }));
+    if (config.greeting) welcome.append(make("p", { textContent: config.greeting, dir: "auto" }));
+    part("div", "learning", { className: "learning", hidden: true });
+    part("p", "learning-text");
+    part("progress", "learning-progress", { max: 100, value: 0, attributes: { "aria-labelledby": "learning-text" } });
+    this.parts.learning.append(this.parts["learning-text"], this.parts["learning-progress"]);
+    welcome.append(this.parts.learning);
+    if (config.starters.length) welcome.append(this.#questions(config.starters, texts.starters, "starters"));
+    part("ol", "messages", { className: "messages" });
+    part("div", "log", { className: "log", tabIndex: 0 }, welcome, this.parts.messages);
+    for (const [name, value] of [["role", "log"], ["aria-label", texts.conversation], ["aria-live", "off"]])
+      this.parts.log.setAttribute(name, value);
+    part("button", "newer", { type: "button", className: "newer", hidden: true, textContent: `↓ ${texts.newer}` });
+
+    part("textarea", "text", { rows: 1, dir: "auto", autocomplete: "off", enterKeyHint: "send" });
+    this.parts.text.placeholder = texts.placeholder;
+    this.parts.text.setAttribute("aria-describedby", "problem");
+    part("button", "send", { type: "submit", className: "send", title: texts.send, ariaLabel: texts.send }, icon("send"));
+    part("button", "stop", { type: "button", className: "stop", title: texts.stop, ariaLabel: texts.stop }, icon("stop"));
+    this.parts.stop.hidden = true;
+    part("button", "person", { type: "button", className: "person" }, icon("person"), texts.person);
+    part("p", "problem", { className: "problem", attributes: { role: "alert" } });
+    const label = make("label", { className: "visually-hidden", htmlFor: "text", textContent: texts.label });
+    part("form", "composer", { className: "composer" }, label, this.parts.text, this.parts.send, this.parts.stop);
+    this.parts.composer.append(this.parts.problem, this.parts.person);
+
+    part("p", "banner", { className: "banner", hidden: true, attributes: { role: "status" } });
+    const body = make("div", { className: "body" }, this.parts.log, this.parts.newer);
+    const main = make(this.isFloating ? "div" : "main", { className: "main" }, this.parts.banner, body);
+    main.append(this.parts.composer);
+    part("div", "announcer", { className: "visually-hidden", attributes: { "aria-live": "polite" } });
+    const panel = make("section", { id: "panel", className: "panel", hidden: true }, header, main, this.parts.announcer);
+    if (this.isFloating) {
+      panel.setAttribute("role", "dialog");
+      panel.setAttribute("aria-labelledby", "title");
+    }
+    this.#listenToParts(panel);
+    return panel;
+  }
+
+  #iconButton(name, label, onclick) {
+    return make("button", { type: "button", className: `icon ${name}`, title: label, ariaLabel: label, onclick }, icon(name));
+  }
+
+  #questions(questions, label, className) {
+    const list = make("ul", { className, attributes: { "aria-label": label } });
+    for (const question of questions) {
+      const button = make("button", { type: "button", className: "starter", dir: "auto", textContent: question });
+      button.onclick = () => this.ask(question);
+      list.append(make("li", {}, button));
+    }
+    return list;
+  }
+
+  // What happens
+
+  #listen() {
+    const on = (name, hear) => this.connection.addEventListener(name, (event) => hear(event.detail));
+    on("message", ({ message }) => this.#put(message));
+    on("done", ({ message }) => this.#done(message));
+    on("gone", ({ id }) => this.#item(id)?.remove());
+    on("pending", ({ clientId, text }) => this.#drawPending(clientId, text));
+    on("settled", ({ clientId }) => this.#pending(clientId)?.remove());
+    on("waiting", (place) => this.#showPlace(place));
+    on("status", (status) => this.#showStatus(status));
+    on("refused", (refusal) => this.#refused(refusal));
+    on("offline", () => this.#showBanner(this.texts.offline));
+    on("online", () => this.#online());
+    on("ready", () => this.#showStop());
+    on("forgotten", () => this.parts.messages.replaceChildren());
+    document.addEventListener("keydown", (event) => this.#key(event));
+    window.visualViewport?.addEventListener("resize", () => this.#fit());
+    window.visualViewport?.addEventListener("scroll", () => this.#fit());
+  }
+
+  #listenToParts(panel) {
+    const { composer, text, stop, newer, log, person } = this.parts;
+    composer.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+    text.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        this.#submit();
+      }
+    });
+    text.addEventListener("input", () => {
+      this.parts.problem.textContent = "";
+      this.#saveDraft();
+      this.#showStop();
+    });
+    stop.onclick = () => this.connection.stop();
+    newer.onclick = () => this.#scrollToEnd();
+    person.onclick = () => this.#askForPerson();
+    log.addEventListener("scroll", () => {
+      if (this.#isAtEnd()) newer.hidden = true;
+    });
+    // The host page has shortcuts of its own; what is typed here is none of them.
+    for (const name of ["keydown", "keyup", "keypress"]) panel.addEventListener(name, (event) => this.#inside(event));
+  }
+
+  #inside(event) {
+    if (event.type === "keydown") this.#key(event);
+    event.stopPropagation();
+  }
+
+  #key(event) {
+    if (event.defaultPrevented || !this.isOpen) return;
+    const isInside = event.composedPath().includes(this);
+    if (event.key === "Escape" && !this.parts.stop.hidden && (isInside || this.isPage)) this.connection.stop();
+    else if (event.key === "Escape" && isInside) this.close();
+    else if (event.key === "F6" && (isInside || this.isPage)) {
+      event.preventDefault();
+      (this.shadowRoot.activeElement === this.parts.text ? this.parts.log : this.parts.text).focus();
+    }
+  }
+
+  #submit() {
+    const text = this.parts.text.value.trim();
+    const num = [...text].length;
+    if (!text) return;
+    if (num > this.config.maxChars) {
+      // The server says the same; asking it would only take the text away for a moment.
+      this.parts.problem.textContent = filled(this.texts.tooLong, { num, max: this.config.maxChars });
+      return;
+    }
+    this.parts.text.value = "";
+    this.#saveDraft();
+    this.ask(text);
+  }
+
+  #saveDraft() {
+    this.memory.remember("draft", this.parts.text.value || null, "sessionStorage");
+  }
+
+  #askForPerson() {
+    this.connection.askForPerson();
+    this.#emit("person");
+  }
+
+  #refused({ text, returned }) {
+    const box = this.parts.text;
+    if (returned) {
+      box.value = box.value ? `${returned}\n${box.value}` : returned;
+      this.#saveDraft();
+    }
+    this.parts.problem.textContent = text;
+  }
+
+  #show() {
+    this.panel.hidden = false;
+    if (this.isFloating) {
+      this.launcher.setAttribute("aria-expanded", "true");
+      this.unread = 0;
+      this.#showUnread();
+    }
+    this.#fit();
+    this.#scrollToEnd();
+  }
+
+  // A phone's keyboard covers the page without making it smaller; the panel keeps to what is seen.
+  #fit() {
+    const seen = window.visualViewport;
+    if (!seen || this.isPage) return;
+    this.panel.style.setProperty("--seen-block", `${seen.height}px`);
+    this.panel.style.setProperty("--seen-top", `${seen.offsetTop}px`);
+  }
+
+  #forgetWhenIdle() {
+    let timer = 0;
+    const touched = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        this.connection.forget();
+        this.parts.text.value = "";
+        this.#saveDraft();
+        this.parts.problem.textContent = "";
+        this.parts.announcer.textContent = "";
+      }, this.kioskSeconds * 1_000);
+    };
+    for (const name of ["pointerdown", "keydown", "touchstart"]) addEventListener(name, touched, true);
+    touched();
+  }
+
+  #emit(name, detail = {}) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+
+  // Messages
+
+  #item(id) {
+    return this.shadowRoot.getElementById(`message-${id}`);
+  }
+
+  #pending(clientId) {
+    return this.parts.messages.querySelector(`[data-client="${CSS.escape(clientId)}"]`);
+  }
+
+  #put(message) {
+    const wasAtEnd = this.#isAtEnd();
+    this.#drawMessage(message);
+    if (wasAtEnd) this.#scrollToEnd();
+    else this.parts.newer.hidden = false;
+    this.#showStop();
+    this.#emit("message", message);
+  }
+
+  #done(message) {
+    const spoken = this.#item(message.id)?.querySelector(".bubble").innerText || message.text;
+    this.#announce([spoken, ...(message.suggestions ?? [])].join(" "));
+    if (!this.isOpen) {
+      this.unread += 1;
+      this.#showUnread();
+    }
+  }
+
+  #drawMessage(message) {
+    const item = this.#item(message.id) ?? this.#newItem(message);
+    const isWriting = message.role === "assistant" && !message.finish_reason;
+    item.classList.toggle("writing", isWriting && message.text !== "");
+    item.classList.toggle("waiting", isWriting && message.text === "");
+    item.setAttribute("aria-busy", String(isWriting));
+    const bubble = item.querySelector(".bubble");
+    if (message.html) bubble.replaceChildren(fromHtml(message.html, { withLinks: !this.kioskSeconds }));
+    else bubble.textContent = message.text;
+    bubble.classList.toggle("plain", !message.html);
+    bubble.hidden = message.text === "" && !isWriting;
+    const meta = item.querySelector(".meta");
+    meta.replaceChildren(this.#endNote(message) || this.#timeOf(message.at));
+    if (message.finish_reason === "error") meta.append(" ", this.#retryButton(message));
+    if (message.finish_reason && message.role === "assistant") this.#drawBelow(item, message);
+  }
+
+  #newItem(message) {
+    const item = this.#emptyItem(message.role);
+    item.id = `message-${message.id}`;
+    const { messages } = this.parts;
+    const later = [...messages.children].find((other) => Number(other.id.slice(8)) > message.id);
+    messages.insertBefore(item, later ?? messages.querySelector("[data-client]"));
+    return item;
+  }
+
+  #emptyItem(role) {
+    const names = { user: this.texts.you, assistant: this.texts.assistant, system: this.texts.notice };
+    return make(
+      "li",
+      { className: `message ${role}` },
+      make("span", { className: "visually-hidden", textContent: names[role] }),
+      make("div", { className: "bubble plain", dir: "auto" }),
+      make("p", { className: "meta" }),
+    );
+  }
+
+  #drawPending(clientId, text) {
+    const item = this.#emptyItem("user");
+    item.dataset.client = clientId;
+    item.querySelector(".bubble").textContent = text;
+    item.querySelector(".meta").textContent = this.texts.sending;
+    this.parts.messages.append(item);
+    this.#scrollToEnd();
+  }
+
+  // What stands under a finished answer: on what it rests, what may be asked instead, and what the customer thinks of it.
+  #drawBelow(item, message) {
+    item.querySelector(".source")?.remove();
+    item.querySelector(".suggestions")?.remove();
+    const below = [];
+    if (message.source && message.finish_reason === "stop") below.push(this.#sourceLine(message.source));
+    if (message.suggestions?.length && message.finish_reason === "stop")
+      below.push(this.#questions(message.suggestions, this.texts.suggestions, "starters suggestions"));
+    item.querySelector(".meta").after(...below);
+    if (message.finish_reason === "error") return;
+    if (!item.querySelector(".rating")) item.append(this.#rating(message.id));
+    if (message.offers_person && !item.querySelector(".offer")) item.append(this.#personOffer());
+    this.#showRating(item, message.feedback);
+  }
+
+  #sourceLine({ question, revised }) {
+    const date = new Date(revised).toLocaleDateString(this.config.language, { dateStyle: "long" });
+    const parts = [this.texts.verified, question];
+    if (revised) parts.push(filled(this.texts.revised, { date }));
+    return make("p", { className: "source", textContent: parts.join(" · ") });
+  }
+
+  #personOffer() {
+    const button = make("button", { type: "button", className: "starter offer", textContent: this.texts.person });
+    button.onclick = () => this.#askForPerson();
+    return button;
+  }
+
+  #endNote(message) {
+    const notes = { cancelled: this.texts.stopped, length: this.texts.cut, error: this.texts.interrupted };
+    return notes[message.finish_reason] ?? "";
+  }
+
+  #timeOf(at) {
+    return new Date(at).toLocaleTimeString(this.config.language, { hour: "2-digit", minute: "2-digit" });
+  }
+
+  #retryButton(message) {
+    const onclick = () => {
+      const earlier = [...this.connection.messages.values()].filter((other) => other.role === "user" && other.id < message.id);
+      const asked = earlier.sort((one, other) => one.id - other.id).pop();
+      if (asked) this.ask(asked.text);
+    };
+    return make("button", { type: "button", textContent: this.texts.retry, onclick });
+  }
+
+  // Ratings
+
+  #rating(id) {
+    const group = make("div", { className: "rating", attributes: { role: "group", "aria-label": this.texts.rate } });
+    for (const [rating, label] of [["up", this.texts.helpful], ["down", this.texts.unhelpful]]) {
+      const button = this.#iconButton(rating, label, () => this.#rate(id, button.ariaPressed === "true" ? null : rating));
+      button.ariaPressed = "false";
+      group.append(button);
+    }
+    return group;
+  }
+
+  #rate(id, rating) {
+    this.connection.rate(id, rating);
+    this.#announce(rating ? this.texts.thanks : this.texts.undone);
+  }
+
+  #showRating(item, feedback) {
+    for (const rating of ["up", "down"])
+      item.querySelector(`.rating .${rating}`).ariaPressed = String(feedback?.rating === rating);
+    const form = item.querySelector(".reasons");
+    if (feedback?.rating !== "down") {
+      form?.remove();
+      return;
+    }
+    const shown = form ?? this.#reasonForm(Number(item.id.slice(8)));
+    for (const box of shown.querySelectorAll("[type=checkbox]")) box.checked = feedback.reasons.includes(box.value);
+    if (!form) {
+      shown.querySelector("textarea").value = feedback.text;
+      item.querySelector(".rating").after(shown);
+      if (this.#isAtEnd(400)) this.#scrollToEnd();
+    }
+  }
+
+  #reasonForm(id) {
+    const text = make("textarea", { rows: 2, maxLength: this.config.maxFeedbackChars, dir: "auto", id: `why-${id}` });
+    const form = make("form", { className: "reasons" });
+    const save = () => {
+      const reasons = [...form.querySelectorAll(":checked")].map((box) => box.value);
+      this.connection.rate(id, "down", reasons, text.value.trim());
+    };
+    const chips = make("fieldset", {}, make("legend", { textContent: this.texts.why }));
+    for (const reason of REASONS) {
+      const box = make("input", { type: "checkbox", value: reason, onchange: save });
+      chips.append(make("label", { className: "chip" }, box, this.texts.reasons[reason]));
+    }
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      save();
+      this.#announce(this.texts.thanks);
+      form.querySelector(".said").textContent = this.texts.thanks;
+    };
+    form.append(
+      chips,
+      make("label", { htmlFor: text.id, textContent: this.texts.inYourWords }),
+      text,
+      make("button", { type: "submit", className: "starter", textContent: this.texts.sendFeedback }),
+      make("span", { className: "said" }),
+    );
+    return form;
+  }
+
+  // What the page says of itself
+
+  #showPlace({ id, place }) {
+    const message = this.connection.messages.get(id);
+    if (!message || message.text || message.finish_reason) return;
+    const note = place ? filled(this.texts.waiting, { place }) : this.#timeOf(message.at);
+    this.#item(id).querySelector(".meta").textContent = note;
+  }
+
+  #showStatus(status) {
+    const wasLive = this.isLive;
+    this.isLive = status.live;
+    this.parts.learning.hidden = this.isLive;
+    if (this.isLive) {
+      if (wasLive === false) this.#announce(this.texts.live);
+      return;
+    }
+    const { run } = status;
+    const values = run && { phase: run.phase.toLowerCase(), percent: run.percent };
+    this.parts["learning-text"].textContent = run ? filled(this.texts.learning, values) : this.texts.notYet;
+    this.parts["learning-progress"].hidden = !run;
+    if (run) this.parts["learning-progress"].value = run.percent;
+  }
+
+  #online() {
+    const { banner } = this.parts;
+    if (banner.hidden) return;
+    this.#showBanner(this.texts.online);
+    setTimeout(() => (banner.hidden = true), ONLINE_MS);
+  }
+
+  #showBanner(text) {
+    this.parts.banner.textContent = text;
+    this.parts.banner.hidden = false;
+  }
+
+  #showUnread() {
+    if (!this.isFloating) return;
+    this.badge.hidden = !this.unread;
+    this.badge.textContent = this.unread || "";
+    this.launcher.ariaLabel = this.unread ? filled(this.texts.openUnread, { num: this.unread }) : this.texts.open;
+  }
+
+  #announce(text) {
+    this.parts.announcer.textContent = text;
+  }
+
+  #isAtEnd(within = 40) {
+    const { log } = this.parts;
+    return log.scrollHeight - log.scrollTop - log.clientHeight < within;
+  }
+
+  #scrollToEnd() {
+    this.parts.log.scrollTop = this.parts.log.scrollHeight;
+    this.parts.newer.hidden = true;
+  }
+
+  #showStop() {
+    const { isWriting } = this.connection;
+    this.parts.stop.hidden = !isWriting;
+    this.parts.send.hidden = isWriting && !this.parts.text.value.trim();
+  }
+}
+
+// Django's placeholders, as the texts come with them.
+function filled(text, values) {
+  return text.replace(/%\((\w+)\)[sd]|%%/g, (mark, name) => (mark === "%%" ? "%" : values[name]));
+}
+
+customElements.define("customer-chat", CustomerChat);
