@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -24,7 +25,9 @@ MODULES = [f"chat/{name}.js" for name in ("connection", "memory", "view", "drawi
 
 @require_safe
 def page(request: HttpRequest) -> HttpResponse:
-    return render(request, "chat/page.html", {"config": chat_config(), "modules": MODULES})
+    # A plain form that is sent twice is answered once.
+    context = {"config": chat_config(), "modules": MODULES, "client_id": uuid.uuid4().hex}
+    return render(request, "chat/page.html", context)
 
 
 @require_safe

@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 HOST = "shop.test"
 RESOLVES = f"--host-resolver-rules=MAP *.test 127.0.0.1,MAP {HOST} 127.0.0.1"
 
+VIEWPORT = '<meta name="viewport" content="width=device-width">'
+
 HOSTILE = """
 * { all: unset !important; color: red !important; font: 40px serif !important; pointer-events: none !important; }
 html > :not(head, body), body * {
@@ -35,7 +37,8 @@ class Host:
     def page(self) -> str:
         script = f'<script async src="{self.chat}/widget.js" data-site="{self.key}" {self.attributes}></script>'
         return (
-            f'<!doctype html><html lang="es"><head><title>Shop</title><link rel="stylesheet" href="/style.css">{script}'
+            f'<!doctype html><html lang="es"><head><title>Shop</title>{VIEWPORT}'
+            f'<link rel="stylesheet" href="/style.css">{script}'
             "</head><body><main><h1>Shop</h1><a href='/other'>Other page</a></main></body></html>"
         )
 

@@ -148,7 +148,7 @@ export class CustomerChat extends HTMLElement {
     const main = make(this.isFloating ? "div" : "main", { className: "main" }, this.parts.banner, body);
     main.append(this.parts.composer);
     part("div", "announcer", { className: "visually-hidden", attributes: { "aria-live": "polite" } });
-    const panel = make("section", { id: "panel", className: "panel", hidden: true }, header, main, this.parts.announcer);
+    const panel = make("div", { id: "panel", className: "panel", hidden: true }, header, main, this.parts.announcer);
     if (this.isFloating) {
       panel.setAttribute("role", "dialog");
       panel.setAttribute("aria-labelledby", "title");
