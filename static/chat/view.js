@@ -141,7 +141,7 @@ export class CustomerChat extends HTMLElement {
     part("p", "problem", { className: "problem", attributes: { role: "alert" } });
     const label = make("label", { className: "visually-hidden", htmlFor: "text", textContent: texts.label });
     part("form", "composer", { className: "composer" }, label, this.parts.text, this.parts.send, this.parts.stop);
-    this.parts.composer.append(this.parts.problem, this.parts.person);
+    this.parts.composer.append(this.parts.problem, make("div", { className: "below" }, this.parts.person));
 
     part("p", "banner", { className: "banner", hidden: true, attributes: { role: "status" } });
     const body = make("div", { className: "body" }, this.parts.log, this.parts.newer);
