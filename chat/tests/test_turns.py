@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from asgiref.sync import ThreadSensitiveContext
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.test import AsyncClient, Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -76,7 +77,8 @@ def test_a_reply_that_has_begun_is_not_taken_back(db: None) -> None:
     conversation.messages.create(role="user", text="hola")
     begun = conversation.messages.create(role="assistant", text="Cerramos", seq=1)
 
-    withdrawn, lines = replies._take_back(conversation, 4)
+    with transaction.atomic():
+        withdrawn, lines = replies._take_back(conversation, 4)
 
     assert (withdrawn, lines) == (None, [])
     assert conversation.messages.filter(pk=begun.pk).exists()
