@@ -18,7 +18,7 @@ from unfold.utils import parse_date_str
 
 from chat import staff, trials
 from chat.figures import OUTCOMES
-from chat.models import Conversation, DailyFigures, Message, Site
+from chat.models import Conversation, DailyFigures, Feedback, Message, Site
 from chat.retention import forget
 from faq.models import FaqEntry
 from training import views
@@ -94,6 +94,35 @@ class VersionFilter(MessageFilter):
         return Q(version__number=int(value))
 
 
+class RatingFilter(MessageFilter):
+    title = _("rating")
+    parameter_name = "rating"
+    NONE = "none"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return [*Feedback.Rating.choices, (self.NONE, _("Not rated"))]
+
+    def condition(self, value: str) -> Q:
+        return Q(feedback__rating=value)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> QuerySet[Conversation]:
+        if self.value() == self.NONE:
+            return queryset.filter(~Exists(Feedback.objects.filter(message__conversation=OuterRef("pk"))))
+        return super().queryset(request, queryset)
+
+
+class PersonFilter(DropdownFilter):
+    title = _("asked for a person")
+    parameter_name = "person"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
+        return [("yes", _("Yes")), ("no", _("No"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> QuerySet[Conversation]:
+        value = self.value()
+        return queryset if value not in ("yes", "no") else queryset.filter(wants_person_at__isnull=value == "no")
+
+
 class StartedFilter(RangeDateFilter):
     """Whole days, the last one too. A day that is none counts as not given."""
 
@@ -111,12 +140,19 @@ class StartedFilter(RangeDateFilter):
 class ConversationAdmin(ModelAdmin):
     """Staff read conversations and delete them; only customers and the assistant write."""
 
-    list_display = ["__str__", "first_question", "num_messages", "language", "created_at", "updated_at"]
+    list_display = [
+        *("__str__", "first_question", "num_messages", "language", "site", "wants_person_at"),
+        *("created_at", "updated_at"),
+    ]
+    list_select_related = ["site"]
     list_filter = [
         OutcomeFilter,
+        RatingFilter,
+        PersonFilter,
         EntryFilter,
         VersionFilter,
         "language",
+        "site",
         ("created_at", StartedFilter),
         "is_challenger",
     ]
@@ -127,7 +163,11 @@ class ConversationAdmin(ModelAdmin):
     search_help_text = _("Search in what was said, by an answer's key or by the conversation's number")
     list_before_template = "admin/chat/export.html"
     change_form_outer_before_template = "admin/chat/transcript.html"
-    fields = [("language", "created_at", "updated_at")]
+    fields = [
+        ("language", "created_at", "updated_at"),
+        ("site", "wants_person_at"),
+        ("customer_name", "customer_email"),
+    ]
 
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view

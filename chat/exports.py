@@ -17,7 +17,8 @@ CHUNK_SIZE = 500
 PIECE_CHARS = 50_000
 COLUMNS = (
     *("conversation", "started_at", "language", "message", "at", "role", "text", "entry", "declined", "suggestions"),
-    *("confidence", "version", "how_it_ended", "first_delta_ms"),
+    *("confidence", "version", "how_it_ended", "first_delta_ms", "rating", "reasons", "feedback"),
+    *("website", "asked_for_person_at"),
 )
 
 
@@ -25,7 +26,7 @@ def messages_of(conversations: QuerySet[Conversation]) -> QuerySet[Message]:
     """What was said in these, a conversation after the other."""
     return (
         Message.objects.filter(conversation__in=conversations.order_by().values("pk"))
-        .select_related("conversation", "version")
+        .select_related("conversation__site", "version", "feedback")
         .order_by("conversation__created_at", "conversation_id", "pk")
     )
 
@@ -55,12 +56,15 @@ async def as_json_lines(messages: QuerySet[Message]) -> AsyncIterator[str]:
 
 def _row(message: Message) -> tuple[Any, ...]:
     """In the order of COLUMNS."""
-    conversation = message.conversation
+    conversation, opinion = message.conversation, message.opinion
+    asked_at = conversation.wants_person_at
     return (
         *(str(conversation.pk), conversation.created_at.isoformat(), conversation.language),
         *(message.pk, message.created_at.isoformat(), message.role, message.text),
         *(message.entry_key, message.is_declined, message.suggestions, message.confidence),
         *(message.version.number if message.version else None, message.finish_reason, message.first_delta_ms),
+        *((opinion.rating, opinion.reasons, opinion.text) if opinion else (None, [], "")),
+        *(conversation.site.name if conversation.site else None, asked_at.isoformat() if asked_at else None),
     )
 
 

@@ -14,6 +14,7 @@ from django.db.models import (
     CharField,
     Count,
     Expression,
+    F,
     IntegerField,
     OuterRef,
     Q,
@@ -44,6 +45,8 @@ OUTCOMES: dict[Kind, Q] = {
     Kind.STOPPED: Q(role=Message.Role.ASSISTANT, finish_reason=FinishReason.CANCELLED),
     Kind.INTERRUPTED: Q(role=Message.Role.ASSISTANT, finish_reason=FinishReason.ERROR),
 }
+# What a customer may say of a reply, however it ended.
+RATINGS = (Kind.UP, Kind.DOWN)
 _KIND = Case(
     When(role=Message.Role.USER, then=Value(Kind.QUESTIONS.value)),
     *(When(condition, then=Value(kind.value)) for kind, condition in OUTCOMES.items()),
@@ -74,19 +77,18 @@ def tally(
         by_entry: whether to tell entries apart, which makes many cells.
     """
     counts: Counter[Cell] = Counter()
-    begun = conversations.order_by().annotate(at=at).values_list("at", "language").annotate(num=Count("pk"))
-    for when, language, num in begun:
+    begun = conversations.order_by().annotate(at=at).values_list("at", "language")
+    for when, language, num, num_persons in begun.annotate(num=Count("pk"), num_persons=Count("wants_person_at")):
         counts[Cell(when, Kind.CONVERSATIONS, language)] += num
-    entry = ["entry_key"] if by_entry else []
-    said = (
-        messages.order_by()
-        .annotate(at=at, kind=_KIND, number=Coalesce("version__number", 0))
-        .exclude(kind="")
-        .values_list("at", "kind", "conversation__language", "number", *entry)
-        .annotate(num=Count("pk"))
-    )
-    for *columns, num in said:
-        counts[Cell(*columns)] += num
+        if num_persons:
+            counts[Cell(when, Kind.PERSONS, language)] += num_persons
+    columns = ["at", "kind", "conversation__language", "number", *(["entry_key"] if by_entry else [])]
+    dated = messages.order_by().annotate(at=at, number=Coalesce("version__number", 0))
+    # A rating counts when the reply was given.
+    rated = dated.filter(feedback__isnull=False).annotate(kind=F("feedback__rating"))
+    for each in (dated.annotate(kind=_KIND).exclude(kind=""), rated):
+        for *cell, num in each.values_list(*columns).annotate(num=Count("pk")):
+            counts[Cell(*cell)] += num
     return counts
 
 
@@ -206,8 +208,9 @@ def _split(counts: Counter[Cell], column: str) -> list[tuple[Any, dict[Kind, int
 
 def _most_asked(messages: QuerySet[Message], deleted: QuerySet[DailyFigures]) -> list[Asked]:
     by_key: Counter[str] = Counter()
+    replies = deleted.filter(kind__in=OUTCOMES)
     said = messages.filter(role=Message.Role.ASSISTANT).order_by().values_list("entry_key").annotate(num=Count("pk"))
-    for key, num in (*said, *deleted.order_by().values_list("entry_key").annotate(sum=Sum("num"))):
+    for key, num in (*said, *replies.order_by().values_list("entry_key").annotate(sum=Sum("num"))):
         by_key[key] += num
     # Where no entry was said.
     del by_key[""]

@@ -197,6 +197,14 @@ class Message(models.Model):
         return self.text[:60]
 
     @property
+    def opinion(self) -> Feedback | None:
+        """What the customer thinks of it, if they have said so."""
+        try:
+            return self.feedback
+        except Feedback.DoesNotExist:
+            return None
+
+    @property
     def first_seconds(self) -> float | None:
         return None if self.first_delta_ms is None else self.first_delta_ms / 1000
 
@@ -231,6 +239,10 @@ class Feedback(models.Model):
     def __str__(self) -> str:
         return self.get_rating_display()
 
+    @property
+    def reason_labels(self) -> list[str]:
+        return [str(self.Reason(reason).label) for reason in self.reasons]
+
 
 class DailyFigures(models.Model):
     """What deleted conversations leave behind: how many of a kind there were on a day, and nothing of what was said."""
@@ -243,6 +255,10 @@ class DailyFigures(models.Model):
         DECLINED = "declined", _("not known")
         STOPPED = "stopped", _("stopped by the customer")
         INTERRUPTED = "interrupted", _("interrupted")
+        # As in Feedback.Rating.
+        UP = "up", _("rated as helpful")
+        DOWN = "down", _("rated as not helpful")
+        PERSONS = "persons", _("asked for a person")
 
     day = models.DateField()
     kind = models.CharField(max_length=20, choices=Kind.choices)

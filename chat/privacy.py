@@ -10,6 +10,8 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
+from chat import plain
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -49,5 +51,8 @@ def _stored() -> list[Stored]:
         Stored(
             "chat.conversation", device, _("the number and the key of your conversation, so that you find it again")
         ),
+        Stored(plain.COOKIE, cookie, _("the same, on the page without JavaScript")),
         Stored("chat.draft", tab, _("what you have begun to write")),
+        Stored("chat.unsent", tab, _("what you have sent and has not arrived yet")),
+        Stored("chat.isOpen", device, _("on other websites, whether the chat is open")),
     ]

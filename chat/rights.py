@@ -87,10 +87,15 @@ def _token(request: HttpRequest) -> str:
 
 
 def _as_data(conversation: Conversation) -> dict[str, Any]:
+    asked_at = conversation.wants_person_at
     return {
         "conversation": str(conversation.pk),
         "language": conversation.language,
         "started_at": conversation.created_at.isoformat(),
+        "website": str(conversation.site) if conversation.site else None,
+        "name": conversation.customer_name,
+        "email": conversation.customer_email,
+        "asked_for_a_person_at": asked_at.isoformat() if asked_at else None,
         "messages": [
             {
                 "at": message.created_at.isoformat(),
@@ -101,21 +106,33 @@ def _as_data(conversation: Conversation) -> dict[str, Any]:
                 "suggested_questions": message.suggestions,
                 "version": str(message.version) if message.version else None,
                 "answer": message.entry_key,
+                "answer_to": message.entry_question,
+                "answer_revised_at": message.entry_revised_at.isoformat() if message.entry_revised_at else None,
                 "confidence": message.confidence,
+                "your_rating": _opinion(message),
             }
-            for message in conversation.messages.select_related("version")
+            for message in conversation.messages.select_related("version", "feedback")
         ],
     }
 
 
+def _opinion(message: Message) -> dict[str, Any] | None:
+    opinion = message.opinion
+    return {"rating": opinion.rating, "reasons": opinion.reasons, "text": opinion.text} if opinion else None
+
+
 def _as_text(conversation: Conversation) -> str:
     names = {Message.Role.USER.value: _("You"), Message.Role.ASSISTANT.value: _("AI assistant")}
-    lines = [_("Conversation %(reference)s") % {"reference": conversation}, ""]
-    for message in conversation.messages.all():
+    who = [conversation.customer_name, conversation.customer_email]
+    lines = [_("Conversation %(reference)s") % {"reference": conversation}, *filter(None, who), ""]
+    for message in conversation.messages.select_related("feedback"):
         at = date_format(timezone.localtime(message.created_at), "SHORT_DATETIME_FORMAT")
         lines.append(f"{at} · {names.get(message.role, message.get_role_display())}")
         lines += [message.text, *(f"  · {question}" for question in message.suggestions)]
         if message.finish_reason in (Message.FinishReason.CANCELLED, Message.FinishReason.ERROR):
             lines.append(f"({message.get_finish_reason_display()})")
+        if opinion := message.opinion:
+            said = [opinion.get_rating_display(), ", ".join(opinion.reason_labels), opinion.text]
+            lines.append(_("Your rating: %(rating)s") % {"rating": " · ".join(filter(None, said))})
         lines.append("")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ requests (polling.py).
 in   {"type": "start", "language", "site"?, "conversation"?, "token"?}   {"type": "message", "client_id", "text"}
      {"type": "stop"}   {"type": "resume"}   {"type": "ping"}   {"type": "person"}
      {"type": "identify", "name", "email"}
+     {"type": "forget"}
      {"type": "feedback", "message_id", "rating": "up" | "down" | null, "reasons": […], "text"}
 out  ready   conversation   message   withdrawn   waiting   delta   done   forgotten   status   pong
      error
@@ -28,6 +29,7 @@ from chat import people, ratings, replies
 from chat.limits import Allowance
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message, Site
 from chat.origins import is_own, sites_at
+from chat.retention import forget
 from training.status import public_status
 
 MAX_FRAME_CHARS = 16_384
@@ -111,6 +113,8 @@ class Session:
                 await self._feedback(frame)
             case "person":
                 await self._person()
+            case "forget":
+                await self._forget()
             case "identify":
                 await self._identify(frame)
             case _:
@@ -202,6 +206,14 @@ class Session:
         conversation = await self._ensured()
         notice = await people.ask_for_person(conversation, self.language)
         await replies.publish(conversation.group, {"type": "message", "message": replies.as_frame(notice)})
+
+    async def _forget(self) -> None:
+        """Delete the conversation. All its pages are told, this one at once."""
+        forgotten = self.conversation
+        if forgotten is not None:
+            await self.leave()
+            await database_sync_to_async(forget)(Conversation.objects.filter(pk=forgotten.pk))
+            await self.carrier.send({"type": "forgotten", "conversation": str(forgotten.pk)})
 
     async def _identify(self, frame: dict[str, Any]) -> None:
         name, email = frame.get("name") or "", frame.get("email") or ""

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from chat.charts import chart
 from chat.exports import as_csv, as_json_lines, messages_of
-from chat.figures import OUTCOMES, Figures, Kind, Period
+from chat.figures import OUTCOMES, RATINGS, Figures, Kind, Period
 from chat.figures import figures as count
 from chat.models import Conversation, Message
 from faq.models import FaqEntry, Paraphrase
@@ -34,7 +34,7 @@ def _require(request: HttpRequest, *permissions: str) -> None:
 
 def transcript(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
     """What transcript.html needs to show a conversation, and what each answer rests on."""
-    said = list(conversation.messages.select_related("version"))
+    said = list(conversation.messages.select_related("version", "feedback"))
     entries = FaqEntry.objects.filter(key__in={message.entry_key for message in said} - {""})
     return {
         "said": said,
@@ -83,7 +83,7 @@ def figures(request: HttpRequest) -> HttpResponse:
         "headline": _headline(found),
         "tables": [
             # Who asks, asks no version.
-            (_("By version"), found.by_version, outcomes),
+            (_("By version"), found.by_version, [*outcomes, *((kind.value, kind.label) for kind in RATINGS)]),
             (_("By language"), found.by_language, Kind.choices),
         ],
         **entry_links(request),
@@ -102,6 +102,9 @@ def _headline(found: Figures) -> list[tuple[str, str, str]]:
         Kind.DECLINED: _("Replies that said “I don't know” and had nothing to offer."),
         Kind.STOPPED: _("Replies that the customer stopped, whatever they were going to say."),
         Kind.INTERRUPTED: _("Replies that a fault on our side ended."),
+        Kind.UP: _("Replies of this time that the customer rated as helpful, whenever they did."),
+        Kind.DOWN: _("Replies of this time that the customer rated as not helpful, whenever they did."),
+        Kind.PERSONS: _("Conversations that began in this time and in which the customer asked for a person."),
     }
     shares = {kind: f" ({counts[kind] / num_replies:.0%})" for kind in OUTCOMES if num_replies}
     headline = [(str(kind.label), f"{counts[kind]}{shares.get(kind, '')}", text) for kind, text in definitions.items()]

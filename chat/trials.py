@@ -13,7 +13,7 @@ from django.db.models import Avg, Count, Q, QuerySet
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from chat.models import Conversation, Message
+from chat.models import Conversation, Feedback, Message
 from chat.sequential import is_worse
 from training import trials
 from training.models import Activation, AdapterVersion, Trial
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 FAILED = Q(finish_reason=Message.FinishReason.ERROR)
 DECLINED = Q(is_declined=True) & ~FAILED
-# What is counted of the answers on each side. Thumbs and hand-overs would be one line more here, and one in Side.
+# What is counted of the answers on each side.
 COUNTS = {
     "num_answers": Q(),
     "num_answered": Q(version__isnull=False, is_declined=False) & ~FAILED,
@@ -31,6 +31,7 @@ COUNTS = {
     "num_declined": DECLINED & Q(suggestions=[]),
     "num_cancelled": Q(finish_reason=Message.FinishReason.CANCELLED),
     "num_failed": FAILED,
+    "num_unhelpful": Q(feedback__rating=Feedback.Rating.DOWN),
 }
 
 
@@ -44,6 +45,7 @@ class Side:
         num_declined: answers that said "I don't know" and no more.
         num_cancelled: that the customer stopped, whatever they said.
         num_failed: that were interrupted or could not be given.
+        num_unhelpful: that the customer rated as not helpful.
         num_conversations_declined, num_conversations_failed: with at least one answer of that kind, suggestions being
             no answer either.
         confidence: the mean; None if nothing was decided.
@@ -59,6 +61,7 @@ class Side:
     num_declined: int = 0
     num_cancelled: int = 0
     num_failed: int = 0
+    num_unhelpful: int = 0
     confidence: float | None = None
 
     @property
@@ -72,6 +75,7 @@ class Side:
             (_("said “I don't know”"), self._share(self.num_declined)),
             (_("stopped by the customer"), self._share(self.num_cancelled)),
             (_("interrupted"), self._share(self.num_failed)),
+            (_("rated as not helpful"), self._share(self.num_unhelpful)),
             (_("mean confidence"), "–" if self.confidence is None else f"{100 * self.confidence:.0f} %"),
         ]
 

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.utils import translation
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
@@ -84,6 +85,7 @@ def chat_config(site: Site | None = None) -> dict[str, Any]:
         "starters": list(starters[:NUM_STARTERS]),
         "maxChars": MAX_MESSAGE_CHARS,
         "maxFeedbackChars": MAX_FEEDBACK_CHARS,
+        "privacyUrl": reverse("privacy"),
         "texts": _texts(),
     }
 
@@ -154,4 +156,8 @@ def _texts() -> dict[str, Any]:
         "reasons": {reason.value: str(reason.label) for reason in Feedback.Reason},
         "inYourWords": _("In your words (optional)"),
         "sendFeedback": _("Send"),
+        "privacy": _("Privacy"),
+        "forget": _("Delete conversation"),
+        "confirmForget": _("Delete this conversation for good?"),
+        "forgotten": _("This conversation has been deleted. What you write next begins a new one."),
     }

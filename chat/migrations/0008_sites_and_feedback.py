@@ -86,4 +86,9 @@ class Migration(migrations.Migration):
             name='site',
             field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, to='chat.site', verbose_name='website'),
         ),
+        migrations.AlterField(
+            model_name='dailyfigures',
+            name='kind',
+            field=models.CharField(choices=[('conversations', 'conversations'), ('questions', 'questions'), ('answered', 'answered'), ('suggested', 'asked what was meant'), ('declined', 'not known'), ('stopped', 'stopped by the customer'), ('interrupted', 'interrupted'), ('up', 'rated as helpful'), ('down', 'rated as not helpful'), ('persons', 'asked for a person')], max_length=20),
+        ),
     ]

@@ -263,6 +263,51 @@ def test_it_offers_the_questions_that_may_be_meant(page: Page, server: Server) -
     expect(page.locator(".message.user .bubble").last).to_have_text("¿Puedo devolver un producto?")
 
 
+def test_a_deleted_conversation_is_gone_on_every_page_and_the_next_question_begins_another(
+    page: Page, server: Server
+) -> None:
+    page.goto(server.url)
+    expect(page.locator(".forget")).to_be_hidden()
+    ask(page, "formas de pago")
+    last_answer(page)
+    second = page.context.new_page()
+    second.goto(server.url)
+    expect(second.locator(".message.assistant")).to_have_count(1)
+    stored = page.evaluate("localStorage.getItem('chat.conversation')")
+
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.locator(".forget").click()
+    expect(page.locator(".message.assistant")).to_have_count(1)
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.locator(".forget").click()
+
+    for each in (page, second):
+        expect(each.locator(".message .bubble")).to_have_count(1)
+        expect(each.locator(".message.system .bubble")).not_to_be_empty()
+        expect(each.locator(".forget")).to_be_hidden()
+    assert page.evaluate("localStorage.getItem('chat.conversation')") is None
+    page.locator("#text").fill("horario de cierre")
+    page.keyboard.press("Enter")
+    expect(page.locator(".message.assistant")).to_have_count(1, timeout=30_000)
+    assert page.evaluate("localStorage.getItem('chat.conversation')") not in (None, stored)
+    expect(second.locator(".message.user")).to_have_text(re.compile("horario de cierre"))
+    second.close()
+
+
+def test_a_conversation_that_went_while_the_page_slept_keeps_what_was_just_asked(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    last_answer(page)
+    server.run("from chat.models import Conversation; Conversation.objects.all().delete()")
+
+    page.locator("#text").fill("horario de cierre")
+    page.keyboard.press("Enter")
+
+    expect(page.locator(".message.system .bubble")).not_to_be_empty(timeout=20_000)
+    expect(page.locator(".message.user .bubble")).to_have_text(["horario de cierre"], timeout=20_000)
+    expect(page.locator(".message.assistant")).to_have_count(1, timeout=30_000)
+
+
 def test_trainings_wait_in_a_queue_and_tell_what_happens(page: Page, server: Server) -> None:
     log_in(page, server)
     page.goto(server.url + "/admin/training/trainingrun/prepare/")

@@ -14,7 +14,7 @@ from pytest_django import Settings
 from chat import retention
 from chat.charts import HEIGHT, chart
 from chat.figures import OUTCOMES, Kind, Period, Row, figures
-from chat.models import Conversation, Message
+from chat.models import Conversation, Feedback, Message
 from chat.tests.test_consumers import answer_to, run
 from chat.tests.test_retention import make_conversation
 from training.models import AdapterVersion
@@ -74,6 +74,23 @@ def test_a_deleted_conversation_still_counts_where_it_was() -> None:
     assert [counted(period) for period in Period] == kept
     assert [row.counts for row in figures(Period.MONTH).over_time] == by_day
     assert figures(Period.MONTH).most_asked == most_asked
+
+
+def test_ratings_and_who_asked_for_a_person_are_counted_and_stay_so() -> None:
+    for rating in ("up", "down", "down"):
+        answer = Message.objects.get(conversation=make_conversation(days_ago=2), role="assistant")
+        Feedback.objects.create(message=answer, rating=rating)
+    Conversation.objects.filter(messages__feedback__rating="up").update(wants_person_at=timezone.now())
+    before = figures(Period.WEEK)
+
+    retention.forget(Conversation.objects.all())
+
+    assert not Feedback.objects.exists()
+    for found in (before, figures(Period.WEEK)):
+        counts = found.totals.counts
+        assert (counts[Kind.UP], counts[Kind.DOWN], counts[Kind.PERSONS], counts[Kind.ANSWERED]) == (1, 2, 1, 3)
+        assert found.totals.num_replies == 3, "a rating is no reply of its own"
+        assert [(each.key, each.num) for each in found.most_asked] == [("hours", 3)]
 
 
 def test_days_are_those_of_the_clock_that_staff_read(settings: Settings) -> None:

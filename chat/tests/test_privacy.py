@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from django.test import Client
 from pytest_django import Settings
+
+from chat import plain
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,11 +40,13 @@ def test_it_says_whom_to_ask(client: Client, settings: Settings) -> None:
 def test_it_names_everything_that_is_stored_on_a_device(client: Client, settings: Settings) -> None:
     """The names that the scripts use, and the cookies that the pages really set."""
     scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "static" / "chat").glob("*.js"))
-    used = set(re.findall(r'"(chat\.[\w.]+)"', scripts))
+    used = set(re.findall(r'"(chat\.[\w.]+)"', scripts)) - {"chat.css"}
+    used |= {f"chat.{name}" for name in re.findall(r'remember\("(\w+)"', scripts)}
     client.get("/")
     client.post("/language/", {"language": "es", "next": "/"})
+    used.add(plain.COOKIE)
     used |= set(client.cookies)
-    assert {"chat.conversation", settings.CSRF_COOKIE_NAME, settings.LANGUAGE_COOKIE_NAME} <= used
+    assert {"chat.conversation", "chat.unsent", settings.CSRF_COOKIE_NAME, settings.LANGUAGE_COOKIE_NAME} <= used
 
     page = privacy(client)
 
@@ -57,3 +62,13 @@ def test_it_speaks_both_languages_under_the_strict_policy(client: Client, langua
     assert f'<html lang="{language}">' in page
     assert "unsafe" not in response["Content-Security-Policy"]
     assert not re.search(r"<script(?![^>]*(src=|application/json))|<style| style=| on\w+=", page)
+
+
+def test_the_chat_leads_to_it(client: Client) -> None:
+    config = json.loads(re.findall(r'<script id="config" type="application/json">(.*?)</script>', page_of(client))[0])
+    assert config["privacyUrl"] == "/privacy/"
+    assert 'href="/privacy/"' in page_of(client)[page_of(client).index("<noscript>") :]
+
+
+def page_of(client: Client) -> str:
+    return client.get("/", headers={"accept-language": "en"}).content.decode()

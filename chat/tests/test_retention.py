@@ -93,7 +93,7 @@ def test_it_forgets_nothing_that_is_under_way(settings: Settings) -> None:
 
 def test_it_forgets_in_batches_and_leaves_the_rest_for_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "BATCH_SIZE", 2)
-    monkeypatch.setattr(tasks, "MAX_BATCHES_PER_TASK", 2)
+    monkeypatch.setattr(retention, "MAX_BATCHES_PER_TASK", 2)
     for _ in range(5):
         make_conversation(days_ago=1000)
 

@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from django.test import AsyncClient, Client
 
 from chat import limits, rights
-from chat.models import Conversation, DailyFigures, Message
+from chat.models import Conversation, DailyFigures, Feedback, Message
 from chat.tests import test_consumers
 from chat.tests.test_consumers import run
 from training.models import AdapterVersion
@@ -71,15 +71,34 @@ def test_an_export_can_be_read(client: Client, owned: tuple[Conversation, str]) 
     assert "AI assistant\nNo estoy seguro.\n  · ¿Con tarjeta?\n" in text
 
 
+def test_an_export_holds_who_wrote_and_what_they_thought(client: Client, owned: tuple[Conversation, str]) -> None:
+    conversation, token = owned
+    Conversation.objects.filter(pk=conversation.pk).update(customer_name="Ana", customer_email="ana@example.com")
+    answer = conversation.messages.get(role="assistant")
+    Feedback.objects.create(message=answer, rating="down", reasons=["outdated"], text="era antes")
+
+    headers = {"authorization": f"Bearer {token}", "accept-language": "en"}
+    data = ask(client, "GET", conversation.pk, "export.json", **headers).json()  # type: ignore[attr-defined]
+    text = ask(client, "GET", conversation.pk, "export.txt", **headers).content.decode()
+
+    assert (data["name"], data["email"]) == ("Ana", "ana@example.com")
+    assert data["messages"][0]["your_rating"] is None
+    assert data["messages"][1]["your_rating"] == {"rating": "down", "reasons": ["outdated"], "text": "era antes"}
+    assert "Ana\nana@example.com\n" in text
+    assert "Your rating: Not helpful · Outdated · era antes\n" in text
+
+
 def test_a_deleted_conversation_leaves_counts_alone(client: Client, owned: tuple[Conversation, str]) -> None:
     conversation, token = owned
     other, _ = Conversation.start("es")
+    Feedback.objects.create(message=conversation.messages.get(role="assistant"), rating="down", text="secreto")
 
     response = ask(client, "DELETE", conversation.pk, authorization=f"Bearer {token}")
 
     assert (response.status_code, response.content) == (204, b"")
     assert list(Conversation.objects.all()) == [other]
     assert not Message.objects.exists()
+    assert not Feedback.objects.exists()
     assert DailyFigures.objects.get(kind=DailyFigures.Kind.SUGGESTED).num == 1
     again = ask(client, "DELETE", conversation.pk, authorization=f"Bearer {token}")
     assert again.status_code == 404

@@ -255,6 +255,24 @@ def test_a_conversation_goes_on_over_plain_requests(site: Site) -> None:
     assert Message.objects.filter(role="user").count() == 1
 
 
+def test_plain_requests_hear_that_the_conversation_is_gone(site: Site) -> None:
+    async def scenario() -> None:
+        client = AsyncClient()
+        first = await post(client, site, {"frame": {"type": "message", "client_id": "c1", "text": "hola"}})
+        begun = frames_of(first)["conversation"]
+        token = {"authorization": f"Bearer {begun['token']}"}
+        forget = {"conversation": begun["conversation"], "frame": {"type": "forget"}}
+        heard = frames_of(await post(client, site, forget, **token))
+        assert heard["forgotten"]["conversation"] == begun["conversation"]
+        assert (heard["ready"]["conversation"], heard["ready"]["messages"]) == (None, [])
+        url = f"/chat/messages/?site={site.key}&conversation={begun['conversation']}"
+        after = await client.get(url, headers={"origin": SHOP, **token})
+        assert (after.status_code, frames_of(after)["error"]["code"]) == (404, "unknown_conversation")
+
+    run(scenario)
+    assert not Conversation.objects.exists()
+
+
 def test_plain_requests_are_refused_to_other_pages(site: Site) -> None:
     async def scenario() -> None:
         client = AsyncClient()

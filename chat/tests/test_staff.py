@@ -15,7 +15,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
-from chat.models import Conversation, DailyFigures, Message
+from chat.models import Conversation, DailyFigures, Feedback, Message, Site
 from chat.tests.test_retention import make_conversation
 from faq.models import FaqEntry, Paraphrase
 from training.tests.conftest import MakeVersion
@@ -97,6 +97,57 @@ def test_conversations_are_found_by_version_entry_and_language(
     assert listed(client, "?language__exact=en") == keys(two)
     assert listed(client, "?version=seven&outcome=nonsense") == keys(one, two)
     assert "¿Cómo puedo pagar?" in client.get(LIST).content.decode(), "entries are named by their question"
+
+
+def rate(conversation: Conversation, rating: str, **values: Any) -> Feedback:
+    """Rate the last reply of a conversation."""
+    answer = conversation.messages.filter(role="assistant").latest("pk")
+    return Feedback.objects.create(message=answer, rating=rating, **values)
+
+
+def test_conversations_are_found_by_rating_and_by_who_asked_for_a_person(client: Client, olga: User) -> None:
+    liked, disliked, unrated = say("uno"), say("dos"), say("tres")
+    rate(liked, "up")
+    rate(disliked, "down", reasons=["outdated"])
+    Conversation.objects.filter(pk=disliked.pk).update(wants_person_at=timezone.now())
+
+    assert listed(client, "?rating=up") == keys(liked)
+    assert listed(client, "?rating=down") == keys(disliked)
+    assert listed(client, "?rating=none") == keys(unrated)
+    assert listed(client, "?person=yes") == keys(disliked)
+    assert listed(client, "?person=no") == keys(liked, unrated)
+    assert listed(client, "?rating=none&person=yes") == set()
+    assert listed(client, "?rating=nonsense&person=nonsense") == keys(liked, disliked, unrated)
+
+
+def test_a_transcript_shows_who_wrote_and_what_they_thought(client: Client, olga: User) -> None:
+    attack = "<img src=x onerror=alert(1)>"
+    site = Site.objects.create(name="Zapatos", origins="https://shop.example")
+    conversation = say("hola")
+    rate(conversation, "down", reasons=["incorrect", "other"], text=attack)
+    mine = Conversation.objects.filter(pk=conversation.pk)
+    mine.update(site=site, customer_name=attack, customer_email="ana@example.com", wants_person_at=timezone.now())
+
+    page = client.get(f"{LIST}{conversation.pk}/change/").content.decode()
+
+    for shown in ("Not helpful", "Incorrect, Something else", "Zapatos", "ana@example.com"):
+        assert shown in page
+    assert attack not in page
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;") >= 2
+
+
+def test_an_export_holds_the_ratings(client: Client, olga: User) -> None:
+    conversation = say("hola")
+    rate(conversation, "down", reasons=["incorrect", "other"], text="=1+1")
+
+    rows: Any = client.get(LIST + "export.jsonl")
+    table: Any = client.get(LIST + "export.csv")
+
+    asked, answered = [json.loads(line) for line in b"".join(rows).decode().splitlines()]
+    assert (asked["rating"], asked["reasons"], asked["feedback"]) == (None, [], "")
+    assert (answered["rating"], answered["reasons"], answered["feedback"]) == ("down", ["incorrect", "other"], "=1+1")
+    last = list(csv.DictReader(StringIO(b"".join(table).decode())))[-1]
+    assert (last["rating"], last["reasons"], last["feedback"]) == ("down", "incorrect · other", "'=1+1")
 
 
 def test_a_range_of_days_holds_its_last_day(client: Client, olga: User) -> None:

@@ -262,8 +262,64 @@ def test_staff_read_the_rating_beside_the_answer(client: Client) -> None:
 
     page = client.get(f"/admin/chat/conversation/{conversation.pk}/change/").content.decode()
 
-    assert "Not helpful: Outdated: &lt;script&gt;alert(1)" in page
+    for shown in ("Not helpful", "Outdated", "&lt;script&gt;alert(1)"):
+        assert shown in page
     assert "<script>alert(1)" not in page
+
+
+# A conversation that is gone
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"type": "message", "client_id": "c2", "text": "hola"},
+        {"type": "person"},
+        {"type": "feedback", "rating": "down"},
+    ],
+)
+def test_what_comes_after_the_deletion_is_refused_and_leaves_nothing(db: None, frame: dict[str, Any]) -> None:
+    """Also where nobody has told the page yet."""
+    conversation, token = Conversation.start("es")
+    answer = conversation.messages.create(role="assistant", text="Sí.", finish_reason="stop")
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open(conversation=str(conversation.id), token=token)
+        await Conversation.objects.filter(pk=conversation.pk).adelete()
+        await page.send({**frame, "message_id": answer.pk})
+        error = await page.wait_for("error")
+        assert error["code"] in ("unknown_conversation", "unknown_message")
+        assert error["client_id"] == frame.get("client_id", "")
+        await page.close()
+
+    run(scenario)
+    assert not Message.objects.exists()
+    assert not Feedback.objects.exists()
+
+
+def test_a_customer_deletes_the_conversation_in_the_chat(db: None) -> None:
+    conversation, token = Conversation.start("es")
+    conversation.messages.create(role="assistant", text="Sí.", finish_reason="stop")
+    other, _ = Conversation.start("es")
+
+    async def scenario() -> None:
+        page, second, stranger = Page(), Page(), Page()
+        for each in (page, second):
+            await each.open(conversation=str(conversation.id), token=token)
+        await stranger.open()
+        await stranger.send({"type": "forget"})
+        await page.send({"type": "forget"})
+        for each in (page, second):
+            assert (await each.wait_for("forgotten"))["conversation"] == str(conversation.id)
+        await page.ask("hola")
+        assert (await page.wait_for("conversation"))["conversation"] != str(conversation.id)
+        for each in (page, second, stranger):
+            await each.close()
+
+    run(scenario)
+    assert not Conversation.objects.filter(pk=conversation.pk).exists()
+    assert Conversation.objects.filter(pk=other.pk).exists()
 
 
 # Without JavaScript

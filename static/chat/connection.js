@@ -3,7 +3,7 @@
 // The server's stored messages are the truth. Events, each with a detail:
 //   message {message, isHistory}   done {message}   gone {id}     pending {clientId, text}   settled {clientId}
 //   waiting {id, place}            status {…}       refused {text, code, returned}           ready   offline   online
-//   forgotten
+//   forgotten {isDeleted}: nothing that was shown is there any more; isDeleted: not at the server either
 
 const PING_MS = 20_000;
 const SILENCE_MS = 45_000;
@@ -72,16 +72,17 @@ export class Connection extends EventTarget {
 
   // Another person may come to this screen: nothing of the conversation stays here.
   forget() {
-    this.conversation = {};
-    this.memory.remember("conversation", null);
-    this.messages.clear();
     this.unsent.clear();
     this.#keepUnsent();
-    this.outbox.clear();
     this.identity = null;
-    this.poll &&= {};
-    this.#tell("forgotten");
+    this.#leave();
+    this.#tell("forgotten", { isDeleted: false });
     this.socket?.close();
+  }
+
+  // It is deleted at the server, which then says so to all pages.
+  deleteConversation() {
+    this.#sendSurely({ type: "forget" });
   }
 
   get isWriting() {
@@ -244,6 +245,9 @@ export class Connection extends EventTarget {
       case "withdrawn":
         this.#remove(frame.message_id);
         break;
+      case "forgotten":
+        if (frame.conversation === this.conversation.conversation) this.#deleted();
+        break;
       case "waiting":
         this.#tell("waiting", { id: frame.message_id, place: frame.place });
         break;
@@ -262,6 +266,8 @@ export class Connection extends EventTarget {
 
   #ready(frame) {
     const isPolled = "cursor" in frame;
+    // Asked before the conversation was deleted.
+    if (isPolled && (frame.conversation ?? "") !== (this.conversation.conversation ?? "")) return;
     if (!isPolled) {
       this.isSocketReady = true;
       this.poll = null;
@@ -277,7 +283,7 @@ export class Connection extends EventTarget {
     for (const message of frame.messages) this.#put(message, isFirst);
     this.#tell("status", frame.status);
     this.#tell("ready");
-    if (isPolled && frame.isAnswer) return;
+    if (isPolled && frame.is_answer) return;
     if (this.identity) this.#send(this.identity);
     for (const [clientId, text] of this.unsent) this.#send({ type: "message", client_id: clientId, text });
     this.#sendOutbox();
@@ -312,9 +318,7 @@ export class Connection extends EventTarget {
 
   #refused(frame) {
     if (frame.code === "unknown_conversation") {
-      this.conversation = {};
-      this.memory.remember("conversation", null);
-      if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(this.#greeting()));
+      this.#deleted();
       return;
     }
     // Nothing is lost: the text goes back where it can be mended.
@@ -324,6 +328,25 @@ export class Connection extends EventTarget {
       this.#tell("settled", { clientId: frame.client_id });
     }
     this.#tell("refused", { text: frame.text, code: frame.code, returned });
+  }
+
+  // What is unsent begins another conversation, or goes on in the one that another tab has begun.
+  #deleted() {
+    const isSeen = this.messages.size > 0;
+    const stored = this.memory.recall("conversation");
+    const isOther = stored && stored.conversation !== this.conversation.conversation;
+    this.#leave({ isStored: !isOther });
+    if (isOther) this.conversation = stored;
+    if (isSeen) this.#tell("forgotten", { isDeleted: true });
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(this.#greeting()));
+  }
+
+  #leave({ isStored = true } = {}) {
+    this.conversation = {};
+    if (isStored) this.memory.remember("conversation", null);
+    this.messages.clear();
+    this.outbox.clear();
+    this.poll &&= {};
   }
 
   #keepUnsent() {

@@ -1,7 +1,7 @@
 // Take out or delete the conversation whose key this browser has. The key goes in a header, never in an address.
 
 const STORED = "chat.conversation";
-const DRAFT = "chat.draft";
+const UNSENT = ["chat.draft", "chat.unsent"];
 const texts = JSON.parse(document.getElementById("texts").textContent);
 const own = document.getElementById("own");
 const outcome = document.getElementById("outcome");
@@ -23,7 +23,7 @@ function show() {
 
 function forget() {
   localStorage.removeItem(STORED);
-  sessionStorage.removeItem(DRAFT);
+  for (const name of UNSENT) sessionStorage.removeItem(name);
 }
 
 function save(blob, name) {

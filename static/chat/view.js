@@ -141,7 +141,7 @@ export class CustomerChat extends HTMLElement {
     part("p", "problem", { className: "problem", attributes: { role: "alert" } });
     const label = make("label", { className: "visually-hidden", htmlFor: "text", textContent: texts.label });
     part("form", "composer", { className: "composer" }, label, this.parts.text, this.parts.send, this.parts.stop);
-    this.parts.composer.append(this.parts.problem, make("div", { className: "below" }, this.parts.person));
+    this.parts.composer.append(this.parts.problem, make("div", { className: "below" }, this.parts.person, ...this.#ownRights()));
 
     part("p", "banner", { className: "banner", hidden: true, attributes: { role: "status" } });
     const body = make("div", { className: "body" }, this.parts.log, this.parts.newer);
@@ -155,6 +155,19 @@ export class CustomerChat extends HTMLElement {
     }
     this.#listenToParts(panel);
     return panel;
+  }
+
+  // A screen for everybody has no way out of the chat, and forgets by itself.
+  #ownRights() {
+    if (this.kioskSeconds) return [];
+    const href = new URL(this.config.privacyUrl, this.connection.base).href;
+    const privacy = make("a", { href, textContent: this.texts.privacy, target: "_blank", rel: "noopener" });
+    this.parts.forget = make("button", { type: "button", className: "forget", textContent: this.texts.forget });
+    this.parts.forget.hidden = true;
+    this.parts.forget.onclick = () => {
+      if (confirm(this.texts.confirmForget)) this.connection.deleteConversation();
+    };
+    return [privacy, this.parts.forget];
   }
 
   #iconButton(name, label, onclick) {
@@ -186,7 +199,7 @@ export class CustomerChat extends HTMLElement {
     on("offline", () => this.#showBanner(this.texts.offline));
     on("online", () => this.#online());
     on("ready", () => this.#showStop());
-    on("forgotten", () => this.parts.messages.replaceChildren());
+    on("forgotten", ({ isDeleted }) => this.#empty(isDeleted));
     document.addEventListener("keydown", (event) => this.#key(event));
     window.visualViewport?.addEventListener("resize", () => this.#fit());
     window.visualViewport?.addEventListener("scroll", () => this.#fit());
@@ -323,6 +336,19 @@ export class CustomerChat extends HTMLElement {
     else this.parts.newer.hidden = false;
     this.#showStop();
     this.#emit("message", message);
+  }
+
+  #empty(isDeleted) {
+    const { messages } = this.parts;
+    messages.replaceChildren();
+    if (isDeleted) {
+      const notice = this.#emptyItem("system");
+      notice.querySelector(".bubble").textContent = this.texts.forgotten;
+      messages.append(notice);
+      this.#announce(this.texts.forgotten);
+    }
+    for (const [clientId, text] of this.connection.unsent) this.#drawPending(clientId, text);
+    this.#showStop();
   }
 
   #done(message) {
@@ -548,6 +574,7 @@ export class CustomerChat extends HTMLElement {
   #showStop() {
     const { isWriting } = this.connection;
     this.parts.stop.hidden = !isWriting;
+    if (this.parts.forget) this.parts.forget.hidden = !this.connection.messages.size;
     this.parts.send.hidden = isWriting && !this.parts.text.value.trim();
   }
 }
