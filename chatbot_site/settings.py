@@ -157,10 +157,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "BACKEND": "chatbot_site.layers.PooledRedisChannelLayer",
         # The layer waits 5 seconds for a message at a time, which is just when redis-py 8 gives up by default: a socket
         # on which nothing happens would be closed now and then.
-        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 60}]},
+        # All sockets of a process share one queue there; what does not fit is dropped without a word.
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 60}], "capacity": 10_000},
     },
 }
 
