@@ -64,6 +64,13 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     # Called by the channel layer.
 
+    async def dispatch(self, message: Any) -> None:
+        if message["type"] == "conversation.frame":
+            # It needs no database. Channels would have the connection closed first, for each frame of everybody.
+            await self.conversation_frame(message)
+        else:
+            await super().dispatch(message)
+
     async def conversation_frame(self, event: dict[str, Any]) -> None:
         # What was still on its way when the conversation was deleted.
         if self.session.conversation is None:

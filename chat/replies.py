@@ -337,13 +337,16 @@ async def _ask(
         CannotReply: the engine cannot say.
         EngineDied: the engine is gone, and the one after it if it was asked.
     """
-    version = await database_sync_to_async(trials.version_for)(reply.conversation)
-    if version is None:
-        raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
+
+    def submit() -> tuple[Servable, Future[Any]]:
+        version = trials.version_for(reply.conversation)
+        if version is None:
+            raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
+        return ask(reply.question, version, stop=reply.stop)
+
     try:
         # In a thread of its own: loading a version takes seconds, and others want the database meanwhile.
-        submit = database_sync_to_async(ask, thread_sensitive=False)
-        servable, future = await submit(reply.question, version, stop=reply.stop)
+        servable, future = await database_sync_to_async(submit, thread_sensitive=False)()
         return servable, await _waited_for(reply, future)
     except EngineDied:
         if not is_repeatable:
@@ -354,7 +357,7 @@ async def _ask(
     except QuestionTooLong as error:
         raise CannotReply(_("That message is too long for me. Please ask in fewer words.")) from error
     except VersionError as error:
-        logger.error("%s cannot answer: %s", version.name, error)
+        logger.error("the version of this conversation cannot answer: %s", error)
         raise CannotReply(_("Something went wrong on our side. Please try again.")) from error
 
 
@@ -382,24 +385,20 @@ async def _say(reply: Reply, delta: str) -> None:
         Stopped: the customer does not want to hear it, or has deleted the conversation.
     """
     message = reply.message
-    if await _is_stopped(reply):
-        # Another process may have been told; the engine of this one need not go on.
-        reply.stop.set()
-        raise Stopped
-    values: dict[str, Any] = {"text": message.text + delta, "seq": message.seq + 1}
+    text, seq = message.text + delta, message.seq + 1
+    values: dict[str, Any] = {"text": text, "seq": seq}
     if message.first_delta_ms is None:
         values["first_delta_ms"] = (timezone.now() - message.created_at) // timedelta(milliseconds=1)
-    if not await _update(message, **values):
-        # The customer has gone on writing, and another reply answers the whole; or the conversation is gone.
+    unstopped = Message.objects.filter(pk=message.pk, stop_requested_at=None)
+    if reply.stop.is_set() or not await unstopped.aupdate(**values, updated_at=timezone.now()):
+        # Another process may have been told; the customer may have gone on writing, and another reply answers the
+        # whole; or the conversation is gone. The engine of this one need not go on.
+        reply.stop.set()
         raise Stopped
+    for name, value in values.items():
+        setattr(message, name, value)
     frame = {"type": "delta", "message_id": message.pk, "seq": message.seq, "text": delta}
     await publish(reply.group, {**frame, "html": render_partial(message.text)})
-
-
-async def _is_stopped(reply: Reply) -> bool:
-    if reply.stop.is_set():
-        return True
-    return not await Message.objects.filter(pk=reply.message.pk, stop_requested_at__isnull=True).aexists()
 
 
 async def _finish(message: Message, group: str, reason: FinishReason, *, text: str | None = None) -> None:
