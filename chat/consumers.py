@@ -13,6 +13,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.utils import translation
 from django.utils.translation import gettext as _
 
+from chat import people
 from chat.limits import Allowance
 from chat.models import Conversation
 from chat.session import BadFrame, Session, parse
@@ -78,6 +79,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
         if event["frame"]["type"] == "forgotten":
             await self.session.leave()
         await self.send_frame(event["frame"])
+
+    async def conversation_handover(self, event: dict[str, Any]) -> None:
+        with translation.override(self.session.language):
+            handover = await people.handover_frame(self.session.conversation)
+            await self.send_frame({"type": "handover", "handover": handover})
 
     async def training_status(self, event: dict[str, Any]) -> None:
         if event["what"] == status_signal.VERSION_LIVE:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
+from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils import timezone
+from django.utils.dates import WEEKDAYS
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -145,6 +149,7 @@ class Message(models.Model):
         ASSISTANT = "assistant", _("Assistant")
         # Says what happens to the conversation; nobody's words.
         SYSTEM = "system", _("Notice")
+        AGENT = "agent", _("Person")
 
     class FinishReason(models.TextChoices):
         STOP = "stop", _("Complete")
@@ -154,6 +159,8 @@ class Message(models.Model):
 
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
     role = models.CharField(_("who wrote"), max_length=10, choices=Role.choices)
+    # The name of the person who wrote, as customers read it then; empty for all others.
+    author = models.CharField(_("name"), max_length=150, blank=True)
     text = models.TextField(_("text"), blank=True)
     # The customer's own name for it, against doubles.
     client_id = models.CharField(max_length=64, blank=True)
@@ -281,3 +288,118 @@ class DailyFigures(models.Model):
 
     def __str__(self) -> str:
         return f"{self.day} {self.kind}: {self.num}"
+
+
+# A page says every 20 seconds that it is there; browsers let one that nobody looks at say so once a minute.
+HERE_WITHIN = timedelta(seconds=90)
+
+
+class HandoverQuerySet(models.QuerySet["Handover"]):
+    def open(self) -> HandoverQuerySet:
+        return self.filter(state__in=Handover.OPEN)
+
+
+class Handover(models.Model):
+    """A conversation in the hands of people, from the moment the customer asks. Only chat/handovers.py changes it.
+
+    While one is open (waiting or taken) the assistant says nothing in its conversation.
+    """
+
+    class Reason(models.TextChoices):
+        ASKED = "asked", _("Asked for a person")
+        NOT_UNDERSTOOD = "unclear", _("The assistant did not know")
+
+    class State(models.TextChoices):
+        WAITING = "waiting", _("Waiting")
+        TAKEN = "taken", _("With a person")
+        RETURNED = "returned", _("Back with the assistant")
+        CLOSED = "closed", _("Closed")
+
+    OPEN = (State.WAITING, State.TAKEN)
+
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, related_name="handovers", verbose_name=_("conversation")
+    )
+    # What people say on the telephone: A-4821.
+    reference = models.CharField(_("number"), max_length=12, unique=True)
+    reason = models.CharField(_("reason"), max_length=10, choices=Reason.choices)
+    state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.WAITING)
+    # In which notices are written.
+    language = models.CharField(_("language"), max_length=2, choices=Language.choices)
+    email = models.EmailField(_("e-mail address"), blank=True)
+    asked_at = models.DateTimeField(_("asked at"), default=timezone.now)
+    taken_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("with")
+    )
+    taken_at = models.DateTimeField(_("taken at"), null=True)
+    returned_at = models.DateTimeField(_("returned at"), null=True)
+    closed_at = models.DateTimeField(_("closed at"), null=True)
+    closed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+", verbose_name=_("closed by")
+    )
+    # When the customer was told that it takes longer, or that nobody is there.
+    told_to_wait_at = models.DateTimeField(null=True)
+    customer_seen_at = models.DateTimeField(default=timezone.now)
+    # Of the person who has taken it.
+    agent_seen_at = models.DateTimeField(null=True)
+
+    objects = HandoverQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-asked_at"]
+        verbose_name = _("hand-over")
+        verbose_name_plural = _("hand-overs")
+        permissions = [("answer_conversation", _("Can answer customers who ask for a person"))]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["conversation"],
+                condition=models.Q(state__in=["waiting", "taken"]),
+                name="one_open_handover_per_conversation",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.reference
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in self.OPEN
+
+    @property
+    def is_customer_here(self) -> bool:
+        return self.customer_seen_at > timezone.now() - HERE_WITHIN
+
+
+class OpeningHours(models.Model):
+    """When people answer, in the time zone of the site. A day may have several."""
+
+    weekday = models.PositiveSmallIntegerField(_("weekday"), choices=list(WEEKDAYS.items()))
+    opens = models.TimeField(_("from"))
+    closes = models.TimeField(_("to"))
+
+    class Meta:
+        ordering = ["weekday", "opens"]
+        verbose_name = _("opening hours")
+        verbose_name_plural = _("opening hours")
+
+    def __str__(self) -> str:
+        return f"{self.get_weekday_display()} {self.opens:%H:%M}–{self.closes:%H:%M}"
+
+    def clean(self) -> None:
+        if self.opens and self.closes and self.opens >= self.closes:
+            raise ValidationError({"closes": gettext("It has to be later than the beginning.")})
+
+
+class ClosedDay(models.Model):
+    """A day on which nobody answers, whatever the opening hours say."""
+
+    day = models.DateField(_("day"), unique=True)
+    name = models.CharField(_("name"), max_length=100, blank=True)
+
+    class Meta:
+        ordering = ["day"]
+        verbose_name = _("closed day")
+        verbose_name_plural = _("closed days")
+
+    def __str__(self) -> str:
+        return self.name or f"{self.day:%Y-%m-%d}"

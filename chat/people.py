@@ -1,41 +1,82 @@
-"""A customer asks for a person. What is said in reply is what happens: the wish is noted, and a contact is named."""
+"""Hand-overs over the wire: what was stored (handovers.py) is told to the customer's pages and to the inbox."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from channels.db import database_sync_to_async
-from django.conf import settings
-from django.db import transaction
-from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
-from chat.models import Conversation, Message
+from chat import handovers, opening, replies
+from chat.handovers import Change
+from chat.models import Conversation, Handover
+
+INBOX = "inbox"
+
+
+async def ask(conversation: Conversation, language: str) -> None:
+    """Let a customer wait for a person; the assistant stops speaking."""
+    change = await database_sync_to_async(handovers.ask)(conversation, language)
+    await replies.stop(conversation)
+    await tell(change)
+
+
+async def leave_email(conversation: Conversation, email: str) -> None:
+    await tell(await database_sync_to_async(handovers.leave_email)(conversation, email))
+
+
+async def leave(conversation: Conversation) -> None:
+    await tell(await database_sync_to_async(handovers.leave)(conversation))
+
+
+async def look(conversation: Conversation) -> None:
+    """A customer's page is there: where people have the conversation, note it and do what is due for everybody."""
+    if await database_sync_to_async(handovers.see_customer)(conversation):
+        await do_what_is_due()
+
+
+async def do_what_is_due() -> None:
+    for change in await database_sync_to_async(handovers.look)():
+        await tell(change)
+
+
+async def tell(change: Change) -> None:
+    """Signal what was stored to everybody whom it concerns."""
+    group = change.handover.conversation.group
+    for message in change.said:
+        await replies.publish(group, {"type": "message", "message": replies.as_frame(message)})
+    await replies.signal(group, {"type": "conversation.handover"})
+    await tell_inbox()
+
+
+async def tell_inbox() -> None:
+    await replies.signal(INBOX, {"type": "inbox.changed"})
 
 
 @database_sync_to_async
-@transaction.atomic
-def ask_for_person(conversation: Conversation, language: str) -> Message:
-    """Note the wish; the notice that tells the customer what happens now, which is not repeated in a row.
-
-    Raises:
-        Conversation.DoesNotExist: the conversation has been deleted.
-    """
-    conversation.hold()
-    Conversation.objects.filter(pk=conversation.pk, wants_person_at=None).update(wants_person_at=timezone.now())
-    last = conversation.messages.order_by("-pk").first()
-    if last is not None and last.role == Message.Role.SYSTEM:
-        return last
-    with translation.override(language):
-        text = what_happens()
-    conversation.save(update_fields=["updated_at"])
-    return conversation.messages.create(
-        role=Message.Role.SYSTEM, text=text, finish_reason=Message.FinishReason.STOP, seq=1
-    )
+def handover_frame(conversation: Conversation | None) -> dict[str, Any] | None:
+    """What a customer sees of the open hand-over, in the active language; None where the assistant answers."""
+    handover = handovers.open_of(conversation) if conversation is not None else None
+    return _as_frame(handover) if handover is not None else None
 
 
-def what_happens() -> str:
-    contact = settings.PERSON_CONTACT
-    if contact:
-        return _("You asked for a person, and that is noted. This is how you reach one: %(contact)s") % {
-            "contact": contact
-        }
-    return _("You asked for a person, and that is noted. Nobody can answer in this chat yet.")
+def _as_frame(handover: Handover) -> dict[str, Any]:
+    is_taken = handover.state == Handover.State.TAKEN
+    name = handovers.name_of(handover.taken_by) if is_taken and handover.taken_by else ""
+    return {
+        "reference": handover.reference,
+        "state": handover.state,
+        "agent": name,
+        "note": _("%(name)s is with you.") % {"name": name} if is_taken else _waiting_in_words(handover),
+        "email": handover.email,
+        "asks_for_email": not is_taken and not handover.email and handover.told_to_wait_at is not None,
+    }
+
+
+def _waiting_in_words(handover: Handover) -> str:
+    if opening.is_open():
+        return _("Waiting for a person.") + " " + handovers.place_in_words(handovers.place_of(handover))
+    back = opening.next_opening()
+    if back is None:
+        return _("Waiting for a person.")
+    return _("Nobody is here now. We are back on %(moment)s.") % {"moment": opening.moment_in_words(back)}

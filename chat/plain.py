@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils.translation import get_language
 from django.views.decorators.http import require_http_methods
 
+from chat import people
 from chat.markdown import render as to_html
 from chat.models import Conversation, Message
 from chat.polling import for_address
@@ -81,8 +82,11 @@ async def _open(session: Session, request: HttpRequest) -> None:
 
 
 def _frame(request: HttpRequest) -> dict[str, Any]:
-    if "person" in request.POST:
-        return {"type": "person"}
+    for name in ("person", "leave_people"):
+        if name in request.POST:
+            return {"type": name}
+    if "email" in request.POST:
+        return {"type": "contact", "email": request.POST["email"]}
     text = request.POST.get("question") or request.POST.get("text", "")
     return {"type": "message", "client_id": request.POST.get("client_id", ""), "text": text}
 
@@ -107,6 +111,7 @@ async def _page(request: HttpRequest, session: Session, status: int = 200, **con
     context |= {
         "config": config,
         "said": [(message, to_html(message.text)) for message in messages],
+        "handover": await people.handover_frame(session.conversation),
         "suggestions": suggestions,
         # A form that is sent twice is answered once.
         "client_id": uuid.uuid4().hex,

@@ -75,12 +75,13 @@ class Turn:
     """What a customer said and the reply to it, stored.
 
     Attributes:
+        answer: None where people read it, and the assistant says nothing.
         question: what is to be answered: the line just stored, after those that it goes on from.
         withdrawn: the reply that was taken back for it.
     """
 
     asked: Message
-    answer: Message
+    answer: Message | None
     question: str
     withdrawn: int | None
 
@@ -95,7 +96,7 @@ _tasks: set[asyncio.Task[None]] = set()
 
 @database_sync_to_async
 def store(conversation: Conversation, text: str, client_id: str) -> Turn:
-    """Store what a customer says and the empty reply to it, both or neither.
+    """Store what a customer says and the empty reply to it, both or neither. People's customers get no reply here.
 
     Raises:
         IntegrityError: it is stored already.
@@ -104,9 +105,10 @@ def store(conversation: Conversation, text: str, client_id: str) -> Turn:
     with transaction.atomic():
         conversation.hold()
         conversation.save(update_fields=["updated_at"])
-        withdrawn, earlier = _take_back(conversation, len(text))
+        is_with_people = conversation.handovers.open().exists()
+        withdrawn, earlier = (None, []) if is_with_people else _take_back(conversation, len(text))
         asked = conversation.messages.create(role=Message.Role.USER, text=text, client_id=client_id)
-        answer = conversation.messages.create(role=Message.Role.ASSISTANT)
+        answer = None if is_with_people else conversation.messages.create(role=Message.Role.ASSISTANT)
     return Turn(asked, answer, "\n".join([*earlier, text]), withdrawn)
 
 
@@ -139,8 +141,10 @@ async def begin(conversation: Conversation, turn: Turn, language: str) -> None:
         if turn.withdrawn in _running:
             _running[turn.withdrawn].stop.set()
         await publish(conversation.group, {"type": "withdrawn", "message_id": turn.withdrawn})
-    for message in (turn.asked, turn.answer):
+    for message in filter(None, (turn.asked, turn.answer)):
         await publish(conversation.group, {"type": "message", "message": as_frame(message)})
+    if turn.answer is None:
+        return
     reply = Reply(turn.answer, turn.question, language, conversation)
     _running[turn.answer.pk] = reply
     # In a context of its own: that of a request ends with the request.
@@ -186,11 +190,12 @@ async def interrupt_all() -> None:
 
 
 def as_frame(message: Message, feedback: Feedback | None = None) -> dict[str, Any]:
-    """What a customer may see of a message. What they wrote themselves has no marks."""
-    is_ours = message.role != Message.Role.USER
+    """What a customer may see of a message. What people write has no marks."""
+    is_ours = message.role in (Message.Role.ASSISTANT, Message.Role.SYSTEM)
     return {
         "id": message.pk,
         "role": message.role,
+        "author": message.author,
         "text": message.text,
         "html": (render if message.finish_reason else render_partial)(message.text) if is_ours else "",
         "client_id": message.client_id,
@@ -219,13 +224,18 @@ def _opinion(feedback: Feedback | None) -> dict[str, Any] | None:
 
 
 async def publish(group: str, frame: dict[str, Any]) -> None:
-    """Signal to everyone in the conversation. When the layer is away the row still has it all."""
+    """Give a frame to everyone in the conversation."""
+    await signal(group, {"type": "conversation.frame", "frame": frame})
+
+
+async def signal(group: str, event: dict[str, Any]) -> None:
+    """Tell a group. When the layer is away the rows still have it all."""
     try:
         layer = get_channel_layer()
         assert layer is not None, "settings configure one"
-        await layer.group_send(group, {"type": "conversation.frame", "frame": frame})
+        await layer.group_send(group, event)
     except (RedisError, OSError) as error:
-        logger.warning("a frame for %s was not signalled: %s", group, error)
+        logger.warning("%s was not signalled to %s: %s", event["type"], group, error)
 
 
 async def _write(reply: Reply) -> None:

@@ -2,12 +2,13 @@
 requests (polling.py).
 
 in   {"type": "start", "language", "site"?, "conversation"?, "token"?}   {"type": "message", "client_id", "text"}
-     {"type": "stop"}   {"type": "resume"}   {"type": "ping"}   {"type": "person"}
+     {"type": "stop"}   {"type": "resume"}   {"type": "ping"}
+     {"type": "person"}   {"type": "contact", "email"}   {"type": "leave_people"}
      {"type": "identify", "name", "email"}
      {"type": "forget"}
      {"type": "feedback", "message_id", "rating": "up" | "down" | null, "reasons": […], "text"}
 out  ready   conversation   message   withdrawn   waiting   delta   done   forgotten   status   pong
-     error
+     handover   error
 
 The page must say where it belongs before anything else is heard: with a site's key where it is a page of that site.
 """
@@ -26,6 +27,7 @@ from django.db import IntegrityError
 from django.utils.translation import gettext as _
 
 from chat import people, ratings, replies
+from chat.handovers import CannotDo
 from chat.limits import Allowance
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message, Site
 from chat.origins import is_own, sites_at
@@ -108,13 +110,19 @@ class Session:
             case "ping":
                 if self.conversation is not None:
                     await replies.end_abandoned(self.conversation)
-                await self.carrier.send({"type": "pong", "status": await self.status()})
+                    await people.look(self.conversation)
+                handover = await people.handover_frame(self.conversation)
+                await self.carrier.send({"type": "pong", "status": await self.status(), "handover": handover})
             case "feedback":
                 await self._feedback(frame)
             case "person":
                 await self._person()
             case "forget":
                 await self._forget()
+            case "contact":
+                await self._contact(frame)
+            case "leave_people":
+                await self._leave_people()
             case "identify":
                 await self._identify(frame)
             case _:
@@ -176,6 +184,9 @@ class Session:
             await self.send_history()
             return
         await replies.begin(conversation, turn, self.language)
+        if turn.answer is None:
+            await people.look(conversation)
+            await people.tell_inbox()
 
     async def _feedback(self, frame: dict[str, Any]) -> None:
         message = await self._rateable(frame.get("message_id"))
@@ -198,14 +209,38 @@ class Session:
         return message
 
     async def _person(self) -> None:
+        self._take_turn()
+        await people.ask(await self._ensured(), self.language)
+
+    async def _contact(self, frame: dict[str, Any]) -> None:
+        email = frame.get("email")
+        try:
+            validate_email(email.strip() if isinstance(email, str) else "")
+        except ValidationError as error:
+            raise BadFrame("bad_email", _("That is not an e-mail address.")) from error
+        self._take_turn()
+        try:
+            await people.leave_email(self._begun(), str(email).strip())
+        except CannotDo as error:
+            raise BadFrame("not_handed_over", str(error)) from error
+
+    async def _leave_people(self) -> None:
+        try:
+            await people.leave(self._begun())
+        except CannotDo as error:
+            raise BadFrame("not_handed_over", str(error)) from error
+
+    def _begun(self) -> Conversation:
+        if self.conversation is None:
+            raise BadFrame("unknown_conversation", _("That conversation is not here any more."))
+        return self.conversation
+
+    def _take_turn(self) -> None:
         if not self.messages.take():
             seconds = self.messages.seconds_left
             raise BadFrame(
                 "too_fast", _("You are writing very fast. Please wait %(seconds)d seconds.") % {"seconds": seconds}
             )
-        conversation = await self._ensured()
-        notice = await people.ask_for_person(conversation, self.language)
-        await replies.publish(conversation.group, {"type": "message", "message": replies.as_frame(notice)})
 
     async def _forget(self) -> None:
         """Delete the conversation. All its pages are told, this one at once."""
@@ -257,6 +292,7 @@ class Session:
         if self.conversation is None:
             return []
         await replies.end_abandoned(self.conversation)
+        await people.look(self.conversation)
         newest = self.conversation.messages.filter(**changed).order_by("-pk")[:MAX_HISTORY]
         messages = [message async for message in newest][::-1]
         ratings_given = Feedback.objects.filter(message__conversation=self.conversation)
@@ -270,6 +306,7 @@ class Session:
             "messages": messages,
             "ids": ids,
             "status": await self.status(),
+            "handover": await people.handover_frame(self.conversation),
             **more,
         }
 

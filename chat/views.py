@@ -21,7 +21,7 @@ from training import serving
 NUM_STARTERS = 4
 CONFIG_SECONDS = 300
 # What page.js imports, to be fetched at once.
-MODULES = [f"chat/{name}.js" for name in ("connection", "memory", "view", "drawing")]
+MODULES = [f"chat/{name}.js" for name in ("connection", "memory", "view", "drawing", "people")]
 
 
 @require_safe
@@ -131,6 +131,12 @@ def _texts() -> dict[str, Any]:
         "openUnread": _("Open the chat, new messages: %(num)s"),
         "close": _("Close the chat"),
         "person": _("Talk to a person"),
+        "people": _("Conversation with our team"),
+        "passedOn": _("Passed on to our team"),
+        "emailLabel": _("E-mail address (optional)"),
+        "leaveEmail": _("Leave the address"),
+        "emailLeft": _("E-mail address left: %(email)s"),
+        "leavePeople": _("Back to the assistant"),
         "writing": _("The assistant is writing"),
         "stopped": _("Stopped"),
         "cut": _("Cut short"),

@@ -13,7 +13,6 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import AsyncClient, Client
 from django.utils import timezone
-from pytest_django import Settings
 
 from chat import plain, replies
 from chat.models import MAX_FEEDBACK_CHARS, Conversation, Feedback, Message
@@ -151,26 +150,6 @@ def test_the_second_i_dont_know_offers_a_person(live: AdapterVersion) -> None:
         await page.close()
 
     run(scenario)
-
-
-@pytest.mark.parametrize("contact", ["", "Llame al 900 123 456"])
-def test_who_asks_for_a_person_is_told_what_happens(db: None, settings: Settings, contact: str) -> None:
-    settings.PERSON_CONTACT = contact
-
-    async def scenario() -> None:
-        page = Page()
-        await page.open()
-        await page.send({"type": "person"})
-        notice = (await page.wait_for("message"))["message"]
-        assert notice["role"] == "system"
-        assert contact in notice["text"]
-        assert ("Nobody can answer" in notice["text"]) == (not contact)
-        await page.send({"type": "person"})
-        assert (await page.wait_for("message"))["message"]["id"] == notice["id"], "it is not said twice in a row"
-        await page.close()
-
-    run(scenario)
-    assert Conversation.objects.get().wants_person_at is not None
 
 
 def rating(message: dict[str, Any], rating: str | None, **more: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 //   message {message, isHistory}   done {message}   gone {id}     pending {clientId, text}   settled {clientId}
 //   waiting {id, place}            status {…}       refused {text, code, returned}           ready   offline   online
 //   forgotten {isDeleted}: nothing that was shown is there any more; isDeleted: not at the server either
+//   handover {reference, state, agent, note, email, asks_for_email} or null
 
 const PING_MS = 20_000;
 const SILENCE_MS = 45_000;
@@ -20,6 +21,7 @@ export class Connection extends EventTarget {
     super();
     Object.assign(this, { base, site, language, memory });
     this.messages = new Map(); // message id -> what the server says of it
+    this.handover = null; // what the server says of it while people have the conversation
     this.unsent = new Map(memory.recall("unsent", "sessionStorage") ?? []); // client id -> text, until it is stored
     this.outbox = new Map(); // other frames that must arrive, one of a kind
     this.conversation = memory.recall("conversation") ?? {};
@@ -58,6 +60,14 @@ export class Connection extends EventTarget {
 
   askForPerson() {
     this.#sendSurely({ type: "person" });
+  }
+
+  leaveEmail(email) {
+    this.#sendSurely({ type: "contact", email });
+  }
+
+  leavePeople() {
+    this.#sendSurely({ type: "leave_people" });
   }
 
   identify({ name = "", email = "" }) {
@@ -201,7 +211,7 @@ export class Connection extends EventTarget {
       if (this.poll) this.#offline();
     }
     clearTimeout(this.pollTimer);
-    const isBusy = this.isWriting || this.unsent.size || !this.isReady;
+    const isBusy = this.isWriting || this.unsent.size || this.handover || !this.isReady;
     if (this.poll) this.pollTimer = setTimeout(() => this.#pollOnce(), isBusy ? POLL_MS : IDLE_POLL_MS);
   }
 
@@ -254,9 +264,15 @@ export class Connection extends EventTarget {
       case "delta":
         this.#append(frame);
         break;
-      case "status":
       case "pong":
+        this.#handOver(frame.handover);
         this.#tell("status", frame.status);
+        break;
+      case "status":
+        this.#tell("status", frame.status);
+        break;
+      case "handover":
+        this.#handOver(frame.handover);
         break;
       case "error":
         this.#refused(frame);
@@ -280,6 +296,7 @@ export class Connection extends EventTarget {
     const ids = new Set(frame.ids);
     for (const id of this.messages.keys()) if (id >= Math.min(...ids) && !ids.has(id)) this.#remove(id);
     const isFirst = this.messages.size === 0;
+    this.#handOver(frame.handover);
     for (const message of frame.messages) this.#put(message, isFirst);
     this.#tell("status", frame.status);
     this.#tell("ready");
@@ -287,6 +304,11 @@ export class Connection extends EventTarget {
     if (this.identity) this.#send(this.identity);
     for (const [clientId, text] of this.unsent) this.#send({ type: "message", client_id: clientId, text });
     this.#sendOutbox();
+  }
+
+  #handOver(handover) {
+    this.handover = handover;
+    this.#tell("handover", handover);
   }
 
   #append({ message_id: id, seq, text, html }) {
@@ -347,6 +369,7 @@ export class Connection extends EventTarget {
     this.messages.clear();
     this.outbox.clear();
     this.poll &&= {};
+    this.#handOver(null);
   }
 
   #keepUnsent() {

@@ -8,6 +8,11 @@ export function make(tag, { attributes = {}, ...properties } = {}, ...children) 
   return element;
 }
 
+// Django's placeholders, as the texts come with them.
+export function filled(text, values) {
+  return text.replace(/%\((\w+)\)[sd]|%%/g, (mark, name) => (mark === "%%" ? "%" : values[name]));
+}
+
 const PATHS = {
   chat: "M5 3h14a4 4 0 0 1 4 4v6a4 4 0 0 1-4 4h-7l-6 5v-5H5a4 4 0 0 1-4-4V7a4 4 0 0 1 4-4z",
   close: "M5.6 4.2 12 10.6l6.4-6.4 1.4 1.4-6.4 6.4 6.4 6.4-1.4 1.4-6.4-6.4-6.4 6.4-1.4-1.4 6.4-6.4-6.4-6.4z",

@@ -1,7 +1,8 @@
 // <customer-chat>: the chat as a web component. It draws one conversation into a shadow root, as the whole page or as a
 // launcher with a dialog. No inline style and no evaluated code, so that strict content policies let it be.
 
-import { fromHtml, icon, make } from "./drawing.js";
+import { filled, fromHtml, icon, make } from "./drawing.js";
+import { PeopleBar } from "./people.js";
 
 const ONLINE_MS = 2_000;
 const REASONS = ["incorrect", "incomplete", "outdated", "inappropriate", "other"];
@@ -52,7 +53,7 @@ export class CustomerChat extends HTMLElement {
 
   ask(text) {
     this.parts.problem.textContent = "";
-    this.#announce(this.texts.writing);
+    if (!this.connection.handover) this.#announce(this.texts.writing);
     this.connection.ask(text);
   }
 
@@ -66,6 +67,7 @@ export class CustomerChat extends HTMLElement {
     this.connection.setLanguage(config.language);
     for (const message of this.connection.messages.values()) this.#drawMessage(message);
     for (const [clientId, text] of this.connection.unsent) this.#drawPending(clientId, text);
+    this.#showHandover(this.connection.handover);
     this.#scrollToEnd();
   }
 
@@ -146,7 +148,8 @@ export class CustomerChat extends HTMLElement {
     part("p", "banner", { className: "banner", hidden: true, attributes: { role: "status" } });
     const body = make("div", { className: "body" }, this.parts.log, this.parts.newer);
     const main = make(this.isFloating ? "div" : "main", { className: "main" }, this.parts.banner, body);
-    main.append(this.parts.composer);
+    this.people = new PeopleBar(texts, this.connection);
+    main.append(this.people.element, this.parts.composer);
     part("div", "announcer", { className: "visually-hidden", attributes: { "aria-live": "polite" } });
     const panel = make("div", { id: "panel", className: "panel", hidden: true }, header, main, this.parts.announcer);
     if (this.isFloating) {
@@ -192,7 +195,8 @@ export class CustomerChat extends HTMLElement {
     on("done", ({ message }) => this.#done(message));
     on("gone", ({ id }) => this.#item(id)?.remove());
     on("pending", ({ clientId, text }) => this.#drawPending(clientId, text));
-    on("settled", ({ clientId }) => this.#pending(clientId)?.remove());
+    on("settled", ({ clientId }) => this.#settled(clientId));
+    on("handover", (handover) => this.#showHandover(handover));
     on("waiting", (place) => this.#showPlace(place));
     on("status", (status) => this.#showStatus(status));
     on("refused", (refusal) => this.#refused(refusal));
@@ -271,7 +275,25 @@ export class CustomerChat extends HTMLElement {
     this.#emit("person");
   }
 
-  #refused({ text, returned }) {
+  #settled(clientId) {
+    this.#pending(clientId)?.remove();
+    if (this.connection.handover) this.#announce(this.texts.passedOn);
+  }
+
+  #showHandover(handover) {
+    const { person, text } = this.parts;
+    const active = this.shadowRoot.activeElement;
+    const losesFocus = active && (handover ? active === person : this.people.element.contains(active));
+    this.people.show(handover);
+    person.hidden = Boolean(handover);
+    if (losesFocus) text.focus();
+  }
+
+  #refused({ text, code, returned }) {
+    if (code === "bad_email") {
+      this.people.refuse(text);
+      return;
+    }
     const box = this.parts.text;
     if (returned) {
       box.value = box.value ? `${returned}\n${box.value}` : returned;
@@ -353,7 +375,7 @@ export class CustomerChat extends HTMLElement {
 
   #done(message) {
     const spoken = this.#item(message.id)?.querySelector(".bubble").innerText || message.text;
-    this.#announce([spoken, ...(message.suggestions ?? [])].join(" "));
+    this.#announce([message.author, spoken, ...(message.suggestions ?? [])].filter(Boolean).join(" "));
     if (!this.isOpen) {
       this.unread += 1;
       this.#showUnread();
@@ -372,13 +394,14 @@ export class CustomerChat extends HTMLElement {
     bubble.classList.toggle("plain", !message.html);
     bubble.hidden = message.text === "" && !isWriting;
     const meta = item.querySelector(".meta");
-    meta.replaceChildren(this.#endNote(message) || this.#timeOf(message.at));
+    const time = this.#timeOf(message.at);
+    meta.replaceChildren(this.#endNote(message) || (message.author ? `${message.author} · ${time}` : time));
     if (message.finish_reason === "error") meta.append(" ", this.#retryButton(message));
     if (message.finish_reason && message.role === "assistant") this.#drawBelow(item, message);
   }
 
   #newItem(message) {
-    const item = this.#emptyItem(message.role);
+    const item = this.#emptyItem(message.role, message.author);
     item.id = `message-${message.id}`;
     const { messages } = this.parts;
     const later = [...messages.children].find((other) => Number(other.id.slice(8)) > message.id);
@@ -386,8 +409,8 @@ export class CustomerChat extends HTMLElement {
     return item;
   }
 
-  #emptyItem(role) {
-    const names = { user: this.texts.you, assistant: this.texts.assistant, system: this.texts.notice };
+  #emptyItem(role, author = "") {
+    const names = { agent: author, user: this.texts.you, assistant: this.texts.assistant, system: this.texts.notice };
     return make(
       "li",
       { className: `message ${role}` },
@@ -577,11 +600,6 @@ export class CustomerChat extends HTMLElement {
     if (this.parts.forget) this.parts.forget.hidden = !this.connection.messages.size;
     this.parts.send.hidden = isWriting && !this.parts.text.value.trim();
   }
-}
-
-// Django's placeholders, as the texts come with them.
-function filled(text, values) {
-  return text.replace(/%\((\w+)\)[sd]|%%/g, (mark, name) => (mark === "%%" ? "%" : values[name]));
 }
 
 customElements.define("customer-chat", CustomerChat);

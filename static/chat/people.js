@@ -1,0 +1,40 @@
+// What stands above the box while people have the conversation: with whom, and the ways out.
+
+import { filled, make } from "./drawing.js";
+
+export class PeopleBar {
+  constructor(texts, connection) {
+    this.texts = texts;
+    this.note = make("p", { className: "note" });
+    this.problem = make("p", { id: "email-problem", className: "problem", attributes: { role: "alert" } });
+    this.email = make("input", { id: "email", type: "email", autocomplete: "email", required: true, maxLength: 254 });
+    this.email.setAttribute("aria-describedby", "email-problem");
+    this.email.oninput = () => (this.problem.textContent = "");
+    const send = make("button", { type: "submit", className: "starter", textContent: texts.leaveEmail });
+    const label = make("label", { htmlFor: "email", textContent: texts.emailLabel });
+    // The server says what is wrong with it, in the reader's language.
+    this.form = make("form", { className: "email", noValidate: true, hidden: true }, label, this.email, send, this.problem);
+    this.form.onsubmit = (event) => {
+      event.preventDefault();
+      connection.leaveEmail(this.email.value);
+    };
+    const back = make("button", { type: "button", className: "starter", textContent: texts.leavePeople });
+    back.onclick = () => connection.leavePeople();
+    this.element = make("section", { className: "people", hidden: true, ariaLabel: texts.people });
+    this.element.append(this.note, this.form, back);
+  }
+
+  show(handover) {
+    this.element.hidden = !handover;
+    if (!handover) return;
+    const parts = [handover.reference, handover.note];
+    if (handover.email) parts.push(filled(this.texts.emailLeft, { email: handover.email }));
+    this.note.textContent = parts.join(" · ");
+    this.form.hidden = !handover.asks_for_email;
+  }
+
+  refuse(text) {
+    this.problem.textContent = text;
+    this.email.focus();
+  }
+}
