@@ -16,7 +16,7 @@ from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter
 from unfold.decorators import display
 from unfold.utils import parse_date_str
 
-from chat import staff, trials
+from chat import people_admin, staff, trials  # noqa: F401 - the inbox's pages are registered
 from chat.figures import OUTCOMES
 from chat.models import Conversation, DailyFigures, Feedback, Message, Site
 from chat.retention import forget

@@ -151,6 +151,7 @@ def reply(pk: int, user: User, text: str, client_id: str) -> Change:
     """
     with transaction.atomic():
         handover = _own(pk, user)
+        handover.conversation.hold()
         said = handover.conversation.messages.filter(client_id=client_id).first()
         if said is not None:
             return Change(handover)

@@ -312,8 +312,17 @@ UNFOLD = {
             {
                 "title": _("Conversations"),
                 "items": [
+                    {
+                        "title": _("Inbox"),
+                        "icon": "support_agent",
+                        "link": reverse_lazy("admin:chat_inbox"),
+                        "permission": lambda request: request.user.has_perm("chat.answer_conversation"),
+                    },
                     _door(_("Conversations"), "chat", "chat", "conversation"),
                     _door(_("Figures"), "bar_chart", "chat", "dailyfigures", sees="conversation"),
+                    _door(_("Hand-overs"), "record_voice_over", "chat", "handover"),
+                    _door(_("Opening hours"), "schedule", "chat", "openinghours"),
+                    _door(_("Closed days"), "event_busy", "chat", "closedday"),
                     _door(_("Websites"), "web", "chat", "site"),
                 ],
             },

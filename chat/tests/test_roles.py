@@ -11,6 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from pytest_django import Settings
 
+from chat import handovers
 from chat.models import Conversation, Site
 from faq.models import FaqEntry, OffTopicQuestion
 from training import trials, versions
@@ -95,6 +96,15 @@ DOORS = [
     Door("/admin/chat/dailyfigures/", {AGENT, "owner"}),
     Door(CONVERSATION + "export.csv", {AGENT, "owner"}),
     Door(CONVERSATION + "export.jsonl?outcome=answered", {AGENT, "owner"}),
+    Door("/admin/chat/handover/inbox/", {AGENT, "owner"}),
+    Door("/admin/chat/handover/", {AGENT, "owner"}),
+    Door("/admin/chat/handover/{handover}/change/", {AGENT, "owner"}),
+    Door("/admin/chat/handover/add/", set()),
+    Door("/admin/chat/handover/{handover}/delete/", {"owner"}, is_post=True),
+    Door("/admin/chat/openinghours/", {AGENT, "owner"}),
+    Door("/admin/chat/openinghours/add/", {AGENT, "owner"}, is_post=True),
+    Door("/admin/chat/closedday/", {AGENT, "owner"}),
+    Door("/admin/chat/closedday/add/", {AGENT, "owner"}, is_post=True),
     Door("/admin/chat/site/", {"owner"}),
     Door("/admin/chat/site/add/", {"owner"}),
     Door("/admin/chat/site/{site}/change/", {"owner"}),
@@ -117,6 +127,7 @@ def numbers(shop: None, make_version: MakeVersion) -> dict[str, object]:
     conversation, _ = Conversation.start("es")
     question = conversation.messages.create(role="user", text="hola", client_id="c1")
     return {
+        "handover": handovers.ask(conversation, "es").handover.pk,
         "entry": FaqEntry.objects.get(key="pay").pk,
         "off_topic": OffTopicQuestion.objects.first().pk,  # type: ignore[union-attr]
         "run": version.run.pk,
@@ -137,6 +148,7 @@ def _roles(db: None, settings: Settings) -> None:
     import_module("chat.migrations.0004_roles").create_roles(apps, None)
     import_module("chat.migrations.0005_bundle_rights").grant_rights(apps, None)
     import_module("chat.migrations.0007_records").let_agents_export(apps, None)
+    import_module("chat.migrations.0009_people").let_agents_answer(apps, None)
 
 
 def log_in(client: Client, who: str) -> None:

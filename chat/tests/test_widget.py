@@ -19,7 +19,7 @@ from chat.tests.test_browser import CHROMIUM, SWITCHES, ask, last_answer
 pytestmark = pytest.mark.browser
 
 MAX_BYTES = 40 * 1024
-WIDGET_FILES = ["widget", "embed", "connection", "memory", "view", "drawing"]
+WIDGET_FILES = ["widget", "embed", "connection", "memory", "view", "drawing", "people"]
 LONG = " ".join(f"palabra{n}" for n in range(300))
 MARKED = (
     "Con **tarjeta**.\n\n| Plazo | Precio |\n|---|---|\n| 24 h | 5 € |\n\nMire [la tienda](https://tienda.example/x)."

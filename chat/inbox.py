@@ -1,0 +1,176 @@
+"""What staff see of hand-overs: the inbox's lists, a conversation what each answer rests on, and answers to use."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.utils.text import Truncator
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_safe
+
+from chat import handovers
+from chat.models import Feedback, Handover, Message
+from faq.models import FaqEntry
+
+PERMISSION = "chat.answer_conversation"
+CLOSED_SINCE = timedelta(days=1)
+MAX_CLOSED = 20
+MAX_WAITING = 200
+MAX_MESSAGES = 200
+MAX_FOUND = 8
+MAX_QUERY_CHARS = 100
+
+State = Handover.State
+
+
+@require_safe
+def inbox(request: HttpRequest) -> HttpResponse:
+    """The page; what is in it comes over the websocket (inbox_consumer.py)."""
+    if not request.user.has_perm(PERMISSION):
+        raise PermissionDenied
+    assert isinstance(request.user, User), "a permission was asked for"
+    context = {
+        "title": _("Inbox"),
+        "texts": _texts(),
+        "max_chars": handovers.MAX_REPLY_CHARS,
+        "name": handovers.name_of(request.user),
+    }
+    return render(request, "admin/chat/inbox.html", {**admin.site.each_context(request), **context})
+
+
+def lists(user: User) -> dict[str, list[dict[str, Any]]]:
+    """Who waits, longest first; what is with this person, with others, and what ended within a day."""
+    spoken = Message.objects.filter(
+        conversation=OuterRef("conversation"), role__in=[Message.Role.USER, Message.Role.AGENT]
+    ).order_by("-pk")
+    found = Handover.objects.select_related("conversation", "taken_by", "closed_by").annotate(
+        last_role=Subquery(spoken.values("role")[:1]), last_text=Subquery(spoken.values("text")[:1])
+    )
+    since = timezone.now() - CLOSED_SINCE
+    ended = found.filter(state=State.CLOSED, closed_at__gte=since) | found.filter(
+        state=State.RETURNED, returned_at__gte=since
+    )
+    taken = found.filter(state=State.TAKEN).order_by("taken_at")
+    chosen: dict[str, QuerySet[Handover]] = {
+        "waiting": found.filter(state=State.WAITING).order_by("asked_at")[:MAX_WAITING],
+        "mine": taken.filter(taken_by=user),
+        "others": taken.exclude(taken_by=user),
+        "closed": ended.order_by(Coalesce("closed_at", "returned_at").desc())[:MAX_CLOSED],
+    }
+    return {name: [_row(each) for each in handed_over] for name, handed_over in chosen.items()}
+
+
+def thread(pk: int, user: User) -> dict[str, Any]:
+    """One conversation, as staff read it.
+
+    Raises:
+        CannotDo: it has been deleted.
+    """
+    handover = Handover.objects.select_related("conversation", "taken_by", "closed_by").filter(pk=pk).first()
+    if handover is None:
+        raise handovers.CannotDo(_("That conversation is not here any more."))
+    newest = handover.conversation.messages.select_related("version", "feedback").order_by("-pk")[:MAX_MESSAGES]
+    is_mine = handover.state == State.TAKEN and handover.taken_by_id == user.pk
+    return {
+        **_row(handover),
+        "may_take": handover.state == State.WAITING,
+        "is_mine": is_mine,
+        "messages": [_said(message) for message in reversed(newest)],
+    }
+
+
+def answers(text: str) -> list[dict[str, str]]:
+    """Published answers whose question or text holds every word of a text."""
+    found = FaqEntry.objects.published().order_by("question")
+    for word in text[:MAX_QUERY_CHARS].split():
+        found = found.filter(question__icontains=word) | found.filter(answer__icontains=word)
+    return [{"question": entry.question, "answer": entry.answer} for entry in found[:MAX_FOUND]]
+
+
+def _row(handover: Any) -> dict[str, Any]:
+    conversation = handover.conversation
+    agent = handover.taken_by
+    return {
+        "id": handover.pk,
+        "reference": handover.reference,
+        "state": handover.state,
+        "state_text": handover.get_state_display(),
+        "reason": handover.get_reason_display(),
+        "language": handover.get_language_display(),
+        "customer": conversation.customer_name,
+        "email": handover.email or conversation.customer_email,
+        "agent": (agent.get_full_name() or agent.get_username()) if agent else "",
+        "seconds": _seconds_since(handover.asked_at),
+        "is_here": handover.is_customer_here,
+        "seen_seconds": _seconds_since(handover.customer_seen_at),
+        "waits": handover.is_open and getattr(handover, "last_role", "") != Message.Role.AGENT,
+        "last": Truncator(getattr(handover, "last_text", "") or "").chars(80),
+    }
+
+
+def _seconds_since(moment: datetime) -> int:
+    return max(0, round((timezone.now() - moment).total_seconds()))
+
+
+def _said(message: Message) -> dict[str, Any]:
+    return {
+        "id": message.pk,
+        "role": message.role,
+        "by": message.author or message.get_role_display(),
+        "text": message.text or "–",
+        "suggestions": message.suggestions,
+        "at": message.created_at.isoformat(),
+        "basis": _basis(message) if message.role == Message.Role.ASSISTANT else [],
+    }
+
+
+def _basis(message: Message) -> list[str]:
+    """On what an answer rests, and what the customer thinks of it."""
+    basis = []
+    if message.entry_key:
+        basis.append(_("Answer: %(question)s") % {"question": message.entry_question or message.entry_key})
+    elif message.is_declined:
+        basis.append(_("not known"))
+    if message.confidence is not None:
+        basis.append(_("confidence %(percent)d %%") % {"percent": round(100 * message.confidence)})
+    if message.version:
+        basis.append(str(message.version))
+    if message.finish_reason != Message.FinishReason.STOP:
+        basis.append(message.get_finish_reason_display() if message.finish_reason else _("being written"))
+    with suppress(Feedback.DoesNotExist):
+        basis.append(message.feedback.get_rating_display())
+    return basis
+
+
+def _texts() -> dict[str, str]:
+    """What the page's script says, in the reader's language."""
+    return {
+        "empty": _("Nobody."),
+        "here": _("here now"),
+        "away": _("left %(time)s ago"),
+        "waited": _("asked %(time)s ago"),
+        "seconds": _("%(num)s s"),
+        "minutes": _("%(num)s min"),
+        "hours": _("%(num)s h"),
+        "days": _("%(num)s days"),
+        "waits": _("waits for an answer"),
+        "with": _("with %(name)s"),
+        "email": _("E-mail address: %(email)s"),
+        "newWaiting": _("A customer waits: %(reference)s"),
+        "newMessage": _("%(reference)s: %(text)s"),
+        "offline": _("No connection. Trying again…"),
+        "forbidden": _("You may not answer customers any more. Load the page again."),
+        "sent": _("Sent"),
+        "nothingFound": _("Nothing was found."),
+        "inTitle": _("(%(num)s) %(title)s"),
+    }

@@ -1,0 +1,46 @@
+"""Staff's pages around people: the inbox, the log of hand-overs, and when people answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import URLPattern, path
+from unfold.admin import ModelAdmin
+
+from chat.inbox import inbox
+from chat.models import ClosedDay, Handover, OpeningHours
+from training.admin import ReadOnlyAdmin
+
+
+@admin.register(Handover)
+class HandoverAdmin(ReadOnlyAdmin):
+    list_display = ["reference", "state", "reason", "asked_at", "taken_by", "taken_at", "returned_at", "closed_at"]
+    list_filter = ["state", "reason", "taken_by"]
+    list_select_related = ["taken_by"]
+    search_fields = ["reference", "email"]
+    fields = [
+        ("reference", "state", "reason"),
+        ("conversation", "language", "email"),
+        ("asked_at", "taken_by", "taken_at"),
+        ("returned_at", "closed_at", "closed_by"),
+    ]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whoever may delete a conversation deletes what belongs to it."""
+        return request.user.has_perm("chat.delete_conversation")
+
+    def get_urls(self) -> list[URLPattern]:
+        return [path("inbox/", self.admin_site.admin_view(inbox), name="chat_inbox"), *super().get_urls()]
+
+
+@admin.register(OpeningHours)
+class OpeningHoursAdmin(ModelAdmin):
+    list_display = ["__str__", "weekday", "opens", "closes"]
+    list_editable = ["weekday", "opens", "closes"]
+
+
+@admin.register(ClosedDay)
+class ClosedDayAdmin(ModelAdmin):
+    list_display = ["day", "name"]

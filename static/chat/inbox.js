@@ -1,0 +1,214 @@
+// The inbox of staff who answer customers, live over a websocket (chat/inbox_consumer.py). What the server says is drawn
+// as text alone; the reply box is left as it is, so that nothing half written is lost.
+
+import { filled, make } from "./drawing.js";
+
+const CLOSE_FORBIDDEN = 4003;
+const PING_MS = 20_000;
+const FIND_MS = 250;
+const texts = JSON.parse(document.getElementById("inbox-texts").textContent);
+const room = document.querySelector(".inbox");
+const part = (name) => document.getElementById(`inbox-${name}`);
+const language = document.documentElement.lang || undefined;
+const pageTitle = document.title;
+
+let socket = null;
+let waitToConnect = 1_000;
+let opened = null; // the id of the hand-over that is shown
+let shown = null; // what the server said of it last
+let sending = null; // {clientId, handover} until the server has stored it
+let known = null; // ids of who waited before, to say who is new
+const drafts = new Map();
+
+function send(frame) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame));
+}
+
+function connect() {
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  socket = new WebSocket(`${scheme}://${location.host}/ws/inbox/`);
+  socket.onopen = () => {
+    waitToConnect = 1_000;
+    part("offline").hidden = true;
+    if (opened) send({ type: "open", handover: opened });
+    if (sending) send(sending);
+  };
+  socket.onmessage = (event) => receive(JSON.parse(event.data));
+  socket.onclose = (event) => {
+    part("offline").hidden = false;
+    part("offline").textContent = event.code === CLOSE_FORBIDDEN ? texts.forbidden : texts.offline;
+    if (event.code === CLOSE_FORBIDDEN) return;
+    setTimeout(connect, waitToConnect * (0.5 + Math.random() / 2));
+    waitToConnect = Math.min(2 * waitToConnect, 30_000);
+  };
+}
+
+function receive(frame) {
+  if (frame.type === "inbox") drawLists(frame);
+  if (frame.type === "thread" && frame.id === opened) drawThread(frame);
+  if (frame.type === "found") drawFound(frame.answers);
+  if (frame.type === "stored" && frame.client_id === sending?.client_id) stored();
+  if (frame.type === "error") refused(frame);
+}
+
+function stored() {
+  if (sending.handover === opened && part("text").value.trim() === sending.text) part("text").value = "";
+  drafts.delete(sending.handover);
+  sending = null;
+  announce(texts.sent);
+}
+
+function refused({ text, client_id: clientId }) {
+  if (clientId && clientId === sending?.client_id) sending = null;
+  part("problem").textContent = text;
+}
+
+// Lists
+
+function drawLists(lists) {
+  const focused = document.activeElement?.dataset.handover;
+  for (const name of ["waiting", "mine", "others", "closed"]) {
+    const rows = lists[name].map((row) => make("li", {}, rowButton(row, name)));
+    const list = room.querySelector(`[data-list=${name}]`);
+    list.replaceChildren(...(rows.length ? rows : [make("li", { className: "room-soft", textContent: texts.empty })]));
+    const count = room.querySelector(`[data-count=${name}]`);
+    if (count) count.textContent = `(${lists[name].length})`;
+  }
+  if (focused) room.querySelector(`[data-handover="${focused}"]`)?.focus();
+  const num = lists.waiting.length + lists.mine.filter((row) => row.waits).length;
+  document.title = num ? filled(texts.inTitle, { num, title: pageTitle }) : pageTitle;
+  const added = known ? lists.waiting.filter((row) => !known.has(row.id)) : [];
+  if (added.length) announce(added.map((row) => filled(texts.newWaiting, row)).join(". "));
+  known = new Set(lists.waiting.map((row) => row.id));
+}
+
+function rowButton(row, name) {
+  const button = make("button", { type: "button", className: "inbox-row" });
+  button.dataset.handover = row.id;
+  button.setAttribute("aria-current", String(row.id === opened));
+  button.append(make("strong", { textContent: row.reference }), " ");
+  const facts = name === "closed" ? [row.state_text, row.agent] : [...factsOf(row), name === "mine" && row.waits ? texts.waits : ""];
+  button.append(make("span", { className: "room-soft", textContent: facts.filter(Boolean).join(" · ") }));
+  if (row.last) button.append(make("span", { className: "inbox-last", dir: "auto", textContent: row.last }));
+  button.onclick = () => open(row.id);
+  return button;
+}
+
+function factsOf(row) {
+  const seen = row.is_here ? texts.here : filled(texts.away, { time: duration(row.seen_seconds) });
+  const agent = row.state === "taken" ? filled(texts.with, { name: row.agent }) : "";
+  return [row.reason, filled(texts.waited, { time: duration(row.seconds) }), seen, agent];
+}
+
+function duration(seconds) {
+  if (seconds < 60) return filled(texts.seconds, { num: seconds });
+  if (seconds < 3_600) return filled(texts.minutes, { num: Math.floor(seconds / 60) });
+  if (seconds < 172_800) return filled(texts.hours, { num: Math.floor(seconds / 3_600) });
+  return filled(texts.days, { num: Math.floor(seconds / 86_400) });
+}
+
+// One conversation
+
+function open(id) {
+  if (opened) drafts.set(opened, part("text").value);
+  opened = id;
+  shown = null;
+  part("problem").textContent = "";
+  part("messages").replaceChildren();
+  part("text").value = drafts.get(id) ?? "";
+  send({ type: "open", handover: id });
+}
+
+function drawThread(thread) {
+  const isFirst = shown?.id !== thread.id;
+  const isNewlyMine = thread.is_mine && !shown?.is_mine;
+  const last = shown?.messages.at(-1)?.id ?? Infinity;
+  shown = thread;
+  part("opened").hidden = false;
+  part("reference").textContent = [thread.reference, thread.customer].filter(Boolean).join(" · ");
+  const email = thread.email ? filled(texts.email, { email: thread.email }) : "";
+  part("facts").textContent = [thread.state_text, ...factsOf(thread), thread.language, email].filter(Boolean).join(" · ");
+  const log = part("messages");
+  const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  log.replaceChildren(...thread.messages.map(said));
+  if (isFirst || isAtEnd) log.scrollTop = log.scrollHeight;
+  const hadTake = document.activeElement === part("take");
+  part("take").hidden = !thread.may_take;
+  const hadForm = part("reply").contains(document.activeElement);
+  part("reply").hidden = !thread.is_mine;
+  if (isFirst || (hadForm && !thread.is_mine)) part("reference").focus();
+  else if (isNewlyMine && hadTake) part("text").focus();
+  for (const button of room.querySelectorAll("[data-handover]"))
+    button.setAttribute("aria-current", String(Number(button.dataset.handover) === opened));
+  const heard = thread.messages.filter((message) => message.id > last && message.role === "user");
+  for (const { text } of heard) announce(filled(texts.newMessage, { reference: thread.reference, text }));
+}
+
+function said({ role, by, at, text, suggestions, basis }) {
+  const time = new Date(at).toLocaleString(language, { dateStyle: "short", timeStyle: "short" });
+  const item = make("li", { className: `inbox-said ${role}` });
+  item.append(make("p", { className: "room-soft" }, make("strong", { textContent: by }), ` ${time}`));
+  item.append(make("div", { className: "inbox-text", dir: "auto", textContent: text }));
+  if (suggestions.length)
+    item.append(make("ul", {}, ...suggestions.map((each) => make("li", { dir: "auto", textContent: each }))));
+  if (basis.length) item.append(make("p", { className: "room-soft inbox-basis", textContent: basis.join(" · ") }));
+  return item;
+}
+
+function move(type) {
+  part("problem").textContent = "";
+  send({ type, handover: opened });
+}
+
+function reply() {
+  const text = part("text").value.trim();
+  if (!text || sending) return;
+  part("problem").textContent = "";
+  // Kept until it is stored: a lost connection sends it again, and it is stored once.
+  sending = { type: "reply", handover: opened, client_id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, text };
+  send(sending);
+}
+
+// Published answers
+
+let findTimer = 0;
+
+function find() {
+  clearTimeout(findTimer);
+  const text = part("find").value.trim();
+  if (!text) part("found").replaceChildren();
+  else findTimer = setTimeout(() => send({ type: "find", text }), FIND_MS);
+}
+
+function drawFound(answers) {
+  const insert = (answer) => {
+    const box = part("text");
+    box.setRangeText(answer, box.selectionStart, box.selectionEnd, "end");
+    box.focus();
+  };
+  const buttons = answers.map(({ question, answer }) => {
+    const button = make("button", { type: "button", className: "room-button room-quiet", dir: "auto", textContent: question });
+    button.onclick = () => insert(answer);
+    return make("li", {}, button);
+  });
+  part("found").replaceChildren(...(buttons.length ? buttons : [make("li", { textContent: texts.nothingFound })]));
+}
+
+function announce(text) {
+  part("announcer").textContent = text;
+}
+
+part("take").onclick = () => move("take");
+part("give-back").onclick = () => move("give_back");
+part("close").onclick = () => move("close");
+part("find").oninput = find;
+part("find").onkeydown = (event) => event.key === "Enter" && event.preventDefault();
+part("reply").onsubmit = (event) => {
+  event.preventDefault();
+  reply();
+};
+part("text").onkeydown = (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) reply();
+};
+setInterval(() => send({ type: "ping" }), PING_MS);
+connect();
