@@ -128,9 +128,9 @@ function drawThread(thread) {
   part("reference").textContent = [thread.reference, thread.customer].filter(Boolean).join(" · ");
   const email = thread.email ? filled(texts.email, { email: thread.email }) : "";
   part("facts").textContent = [thread.state_text, ...factsOf(thread), thread.language, email].filter(Boolean).join(" · ");
-  const log = part("messages");
+  const log = part("log");
   const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  log.replaceChildren(...thread.messages.map(said));
+  part("messages").replaceChildren(...thread.messages.map(said));
   if (isFirst || isAtEnd) log.scrollTop = log.scrollHeight;
   const hadTake = document.activeElement === part("take");
   part("take").hidden = !thread.may_take;

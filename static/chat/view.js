@@ -283,10 +283,11 @@ export class CustomerChat extends HTMLElement {
   #showHandover(handover) {
     const { person, text } = this.parts;
     const active = this.shadowRoot.activeElement;
-    const losesFocus = active && (handover ? active === person : this.people.element.contains(active));
+    const wasAtEnd = this.#isAtEnd();
     this.people.show(handover);
     person.hidden = Boolean(handover);
-    if (losesFocus) text.focus();
+    if (wasAtEnd) this.#scrollToEnd();
+    if (active?.closest("[hidden]")) text.focus();
   }
 
   #refused({ text, code, returned }) {
