@@ -1,0 +1,209 @@
+"""A customer and a person in two real Chromium windows: the chat, and the inbox in the admin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from chat.tests.server import Server, running_server
+from chat.tests.test_browser import CHROMIUM, SWITCHES, last_answer
+
+pytestmark = pytest.mark.browser
+
+ALWAYS = (
+    "from datetime import time; from chat.models import OpeningHours; OpeningHours.objects.all().delete(); "
+    "[OpeningHours.objects.create(weekday=day, opens=time(0), closes=time(23, 59, 59)) for day in range(7)]"
+)
+NEVER = "from chat.models import OpeningHours; OpeningHours.objects.all().delete()"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("site")) as server:
+        server.run("from django.contrib.auth.models import User; User.objects.update(first_name='Olga')")
+        server.train()
+        yield server
+
+
+class Windows:
+    """Browser windows in which no script may fail and nothing may break the content policy."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        self.contexts: list[BrowserContext] = []
+        self.problems: list[str] = []
+
+    def open(self, width: int = 900, height: int = 760, **options: Any) -> Page:
+        context = self.browser.new_context(locale="en-US", viewport={"width": width, "height": height}, **options)
+        self.contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("console", lambda message: self.problems.append(message.text) if message.type == "error" else None)
+        return page
+
+    def violations(self, page: Page, within: str = ":root") -> list[str]:
+        num_problems = len(self.problems)
+        found = Axe().run(page, context=within).response["violations"]
+        # Axe itself tries inline styles, which the chat's policy forbids.
+        del self.problems[num_problems:]
+        return [f"{each['id']}: {[node['target'] for node in each['nodes']]}" for each in found]
+
+
+@pytest.fixture
+def windows(browser: Browser) -> Iterator[Windows]:
+    windows = Windows(browser)
+    yield windows
+    for context in windows.contexts:
+        context.close()
+    assert not [problem for problem in windows.problems if "WebSocket" not in problem and "ERR_" not in problem]
+
+
+def log_in(page: Page, server: Server) -> None:
+    page.goto(server.url + "/admin/login/?next=/admin/chat/handover/inbox/")
+    page.locator("#id_username").fill("olga")
+    page.locator("#id_password").fill(server.password)
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-list=waiting] li")).not_to_have_count(0)
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Your question").fill(text)
+    page.keyboard.press("Enter")
+
+
+def test_a_person_takes_over_and_gives_back(windows: Windows, server: Server) -> None:
+    server.run(ALWAYS)
+    customer, staff = windows.open(), windows.open(1200, 900)
+    log_in(staff, server)
+    assert windows.violations(staff, ".inbox") == [], "empty"
+    customer.goto(server.url)
+    say(customer, "formas de pago")
+    assert last_answer(customer) == "Con tarjeta o transferencia."
+
+    customer.locator("#person").focus()
+    customer.keyboard.press("Enter")
+    notice = customer.locator(".message.system .bubble")
+    expect(notice).to_contain_text("You are next.")
+    expect(customer.get_by_label("Your question")).to_be_focused()
+    reference = customer.locator(".message.system strong").inner_text()
+    expect(customer.locator(".people .note")).to_contain_text(reference)
+    expect(customer.locator("#person")).to_be_hidden()
+    assert windows.violations(customer) == [], "waiting"
+    say(customer, "necesito ayuda con mi pedido")
+    expect(customer.locator(".message.user")).to_have_count(2)
+    expect(customer.locator("#announcer")).to_have_text("Passed on to our team")
+
+    row = staff.locator("[data-list=waiting] button")
+    expect(row).to_contain_text("necesito ayuda con mi pedido")
+    expect(row).to_contain_text("here now")
+    expect(staff.locator("#inbox-announcer")).to_contain_text(reference)
+    row.focus()
+    staff.keyboard.press("Enter")
+    expect(staff.locator("#inbox-reference")).to_be_focused()
+    expect(staff.locator(".inbox-said.assistant .inbox-basis")).to_contain_text("¿Cómo puedo pagar? · confidence")
+    assert windows.violations(staff, ".inbox") == [], "opened"
+    staff.locator("#inbox-take").focus()
+    staff.keyboard.press("Enter")
+    expect(staff.locator("#inbox-text")).to_be_focused()
+    expect(customer.locator(".people .note")).to_contain_text("Olga is with you")
+
+    attack = "Hola <img src=x onerror=\"document.title='owned'\"> **Ana**"
+    staff.keyboard.type(attack)
+    staff.keyboard.press("Control+Enter")
+    heard = customer.locator(".message.agent")
+    expect(heard.locator(".bubble")).to_have_text(attack)
+    expect(heard.locator(".meta")).to_contain_text("Olga")
+    expect(customer.locator("#announcer")).to_have_text(f"Olga {attack}")
+    expect(staff.locator("#inbox-text")).to_have_value("")
+    assert customer.title() != "owned"
+    say(customer, attack)
+    expect(staff.locator(".inbox-said.user .inbox-text").last).to_have_text(attack)
+    expect(staff.locator("#inbox-announcer")).to_contain_text(attack)
+    assert staff.title() != "owned"
+    assert windows.violations(customer) == [], "with a person"
+    assert windows.violations(staff, ".inbox") == [], "answering"
+
+    customer.reload()
+    expect(customer.locator(".message.agent .bubble")).to_have_text(attack)
+    expect(customer.locator(".people .note")).to_contain_text("Olga is with you")
+    staff.reload()
+    staff.locator("[data-list=mine] button").click()
+    staff.locator("#inbox-reply summary").click()
+    staff.locator("#inbox-find").fill("tarjeta")
+    staff.locator("#inbox-found").get_by_role("button", name="¿Cómo puedo pagar?").click()
+    expect(staff.locator("#inbox-text")).to_have_value("Con tarjeta o transferencia.")
+
+    staff.locator("#inbox-give-back").click()
+    expect(customer.locator(".people")).to_be_hidden()
+    expect(customer.locator(".message.system .bubble").last).to_contain_text(reference)
+    expect(staff.locator("[data-list=closed] button").first).to_contain_text("Back with the assistant")
+    expect(staff.locator("#inbox-reply")).to_be_hidden()
+    say(customer, "horario de cierre")
+    expect(customer.locator(".message.assistant")).to_have_count(2)
+    assert last_answer(customer) == "Cerramos a las ocho."
+    expect(customer.locator("#person")).to_be_visible()
+
+
+def test_what_is_half_written_survives_a_lost_connection(windows: Windows, server: Server) -> None:
+    server.run(ALWAYS)
+    customer, staff = windows.open(), windows.open(1200, 900)
+    log_in(staff, server)
+    customer.goto(server.url)
+    customer.locator("#person").click()
+    staff.locator("[data-list=waiting] button").click()
+    staff.locator("#inbox-take").click()
+    staff.locator("#inbox-text").fill("Un momento")
+    server.drop_connections()
+    expect(staff.locator("#inbox-offline")).to_be_hidden(timeout=30_000)
+    expect(staff.locator("#inbox-text")).to_have_value("Un momento")
+    staff.locator("#inbox-text").press("Control+Enter")
+    expect(customer.locator(".message.agent .bubble")).to_have_text("Un momento", timeout=30_000)
+    staff.locator("#inbox-close").click()
+    expect(customer.locator(".people")).to_be_hidden()
+    expect(customer.locator(".message.agent")).to_have_count(1)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 320), ("dark", 900)])
+def test_off_hours_an_address_can_be_left(windows: Windows, server: Server, scheme: Any, width: int) -> None:
+    server.run(NEVER)
+    customer = windows.open(width, color_scheme=scheme)
+    customer.goto(server.url)
+    customer.locator("#person").click()
+    email = customer.locator("#email")
+    expect(email).to_be_visible()
+    email.fill("nobody")
+    customer.keyboard.press("Enter")
+    expect(customer.locator("#email-problem")).to_have_text("That is not an e-mail address.")
+    expect(email).to_be_focused()
+    assert windows.violations(customer) == []
+    assert customer.evaluate("() => document.documentElement.scrollWidth") <= width
+    email.fill("ana@example.com")
+    customer.keyboard.press("Enter")
+    expect(email).to_be_hidden()
+    expect(customer.locator(".people .note")).to_contain_text("ana@example.com")
+    expect(customer.get_by_label("Your question")).to_be_focused()
+
+    staff = windows.open(width, color_scheme=scheme)
+    log_in(staff, server)
+    staff.locator("[data-list=waiting] button").first.click()
+    expect(staff.locator("#inbox-facts")).to_contain_text("ana@example.com")
+    assert windows.violations(staff, ".inbox") == []
+    assert staff.evaluate("() => document.documentElement.scrollWidth") <= width
+
+    customer.get_by_role("button", name="Back to the assistant").click()
+    expect(customer.locator(".people")).to_be_hidden()
+    expect(customer.get_by_label("Your question")).to_be_focused()
+    expect(staff.locator("#inbox-facts")).to_contain_text(re.compile("^Back with the assistant"))
