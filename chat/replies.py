@@ -356,7 +356,8 @@ async def _ask(
 
     try:
         # In a thread of its own: loading a version takes seconds, and others want the database meanwhile.
-        servable, future = await database_sync_to_async(submit, thread_sensitive=False)()
+        submitting = asyncio.ensure_future(database_sync_to_async(submit, thread_sensitive=False)())
+        servable, future = await _kept_alive(reply, submitting)
         return servable, await _waited_for(reply, future)
     except EngineDied:
         if not is_repeatable:
@@ -369,6 +370,16 @@ async def _ask(
     except VersionError as error:
         logger.error("the version of this conversation cannot answer: %s", error)
         raise CannotReply(_("Something went wrong on our side. Please try again.")) from error
+
+
+async def _kept_alive(reply: Reply, submitting: asyncio.Future[tuple[Servable, Future[Any]]]) -> Any:
+    """What is being submitted, once it is: a large base takes long to load. Meanwhile the row says that it lives."""
+    try:
+        while not (await asyncio.wait([submitting], timeout=WAIT_SECONDS))[0]:
+            await _update(reply.message)
+        return submitting.result()
+    finally:
+        submitting.cancel()
 
 
 async def _waited_for(reply: Reply, future: Future[Any]) -> Any:
@@ -399,10 +410,10 @@ async def _say(reply: Reply, delta: str) -> None:
     values: dict[str, Any] = {"text": text, "seq": seq}
     if message.first_delta_ms is None:
         values["first_delta_ms"] = (timezone.now() - message.created_at) // timedelta(milliseconds=1)
-    unstopped = Message.objects.filter(pk=message.pk, stop_requested_at=None)
+    unstopped = Message.objects.filter(pk=message.pk, finish_reason="", stop_requested_at=None)
     if reply.stop.is_set() or not await unstopped.aupdate(**values, updated_at=timezone.now()):
-        # Another process may have been told; the customer may have gone on writing, and another reply answers the
-        # whole; or the conversation is gone. The engine of this one need not go on.
+        # Another process may have been told, or may have taken this for abandoned; the customer may have gone on
+        # writing, and another reply answers the whole; or the conversation is gone. The engine need not go on.
         reply.stop.set()
         raise Stopped
     for name, value in values.items():
@@ -418,10 +429,11 @@ async def _finish(message: Message, group: str, reason: FinishReason, *, text: s
 
 
 async def _update(message: Message, **values: Any) -> bool:
-    """False where the message was withdrawn."""
+    """False where the message was withdrawn or has ended: what has ended changes no more."""
     for name, value in values.items():
         setattr(message, name, value)
-    return bool(await Message.objects.filter(pk=message.pk).aupdate(updated_at=timezone.now(), **values))
+    unfinished = Message.objects.filter(pk=message.pk, finish_reason="")
+    return bool(await unfinished.aupdate(updated_at=timezone.now(), **values))
 
 
 def deltas(text: str) -> list[str]:
