@@ -96,10 +96,15 @@ def _as_data(conversation: Conversation) -> dict[str, Any]:
         "name": conversation.customer_name,
         "email": conversation.customer_email,
         "asked_for_a_person_at": asked_at.isoformat() if asked_at else None,
+        "with_people": [
+            {"number": each.reference, "asked_at": each.asked_at.isoformat(), "state": each.state, "email": each.email}
+            for each in conversation.handovers.all()
+        ],
         "messages": [
             {
                 "at": message.created_at.isoformat(),
                 "role": message.role,
+                "name": message.author,
                 "text": message.text,
                 "how_it_ended": message.finish_reason,
                 "declined": message.is_declined,
@@ -124,10 +129,12 @@ def _opinion(message: Message) -> dict[str, Any] | None:
 def _as_text(conversation: Conversation) -> str:
     names = {Message.Role.USER.value: _("You"), Message.Role.ASSISTANT.value: _("AI assistant")}
     who = [conversation.customer_name, conversation.customer_email]
+    for each in conversation.handovers.all():
+        who += [_("Your number: %(reference)s") % {"reference": each.reference}, each.email]
     lines = [_("Conversation %(reference)s") % {"reference": conversation}, *filter(None, who), ""]
     for message in conversation.messages.select_related("feedback"):
         at = date_format(timezone.localtime(message.created_at), "SHORT_DATETIME_FORMAT")
-        lines.append(f"{at} · {names.get(message.role, message.get_role_display())}")
+        lines.append(f"{at} · {message.author or names.get(message.role, message.get_role_display())}")
         lines += [message.text, *(f"  · {question}" for question in message.suggestions)]
         if message.finish_reason in (Message.FinishReason.CANCELLED, Message.FinishReason.ERROR):
             lines.append(f"({message.get_finish_reason_display()})")

@@ -6,15 +6,15 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_safe
 
 from chat.charts import chart
@@ -22,8 +22,9 @@ from chat.exports import as_csv, as_json_lines, messages_of
 from chat.figures import OUTCOMES, RATINGS, Figures, Kind, Period
 from chat.figures import figures as count
 from chat.models import Conversation, Message
-from faq.models import FaqEntry, Paraphrase
+from faq.models import FaqEntry
 from faq.personal_data import mask
+from training.teaching import add_wording as teach_wording
 from training.views import entry_links
 
 
@@ -116,18 +117,15 @@ def _headline(found: Figures) -> list[tuple[str, str, str]]:
     return headline
 
 
-class WordingForm(forms.ModelForm):  # type: ignore[type-arg]
+class WordingForm(forms.Form):
     """A customer's question as one more wording of an entry."""
 
     entry = forms.ModelChoiceField(
-        FaqEntry.objects.exclude(status=FaqEntry.Status.RETIRED).order_by("question"),
-        widget=forms.Select(attrs={"class": "room-input"}),
+        FaqEntry.objects.published().order_by("question"), widget=forms.Select(attrs={"class": "room-input"})
     )
-
-    class Meta:
-        model = Paraphrase
-        fields = ["entry", "text"]
-        widgets = {"text": forms.Textarea(attrs={"class": "room-input", "rows": 3, "dir": "auto"})}
+    text = forms.CharField(
+        label=gettext_lazy("wording"), widget=forms.Textarea(attrs={"class": "room-input", "rows": 3, "dir": "auto"})
+    )
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -138,10 +136,14 @@ def add_wording(request: HttpRequest, message_pk: int) -> HttpResponse:
     back_url = reverse("admin:chat_conversation_change", args=[asked.conversation_id])
     form = WordingForm(request.POST or None, initial={"text": mask(asked.text), "entry": _likely_entry(asked)})
     if request.method == "POST" and form.is_valid():
-        wording = form.save()
-        _note(request, wording)
-        messages.success(request, _("Added to “%(entry)s”. The next training learns it.") % {"entry": wording.entry})
-        return redirect(back_url)
+        entry = form.cleaned_data["entry"]
+        try:
+            teach_wording(entry, form.cleaned_data["text"])
+        except ValidationError as error:
+            form.add_error("text", error.messages)
+        else:
+            messages.success(request, _("Added to “%(entry)s”. The next training learns it.") % {"entry": entry})
+            return redirect(back_url)
     context = {"title": _("Add as a wording"), "form": form, "asked": asked, "back_url": back_url}
     return render(request, "admin/chat/wording.html", {**admin.site.each_context(request), **context})
 
@@ -155,10 +157,3 @@ def _likely_entry(asked: Message) -> FaqEntry | None:
         return None
     by_key = FaqEntry.objects.filter(key=reply.entry_key) if reply.entry_key else FaqEntry.objects.none()
     return by_key.first() or FaqEntry.objects.filter(question__in=reply.suggestions[:1]).first()
-
-
-def _note(request: HttpRequest, wording: Paraphrase) -> None:
-    """In the entry's own log, as if it had been added there."""
-    assert request.user.pk is not None, "a permission was asked for"
-    added = [{"added": {"name": str(wording._meta.verbose_name), "object": wording.text}}]
-    LogEntry.objects.log_actions(request.user.pk, [wording.entry], CHANGE, change_message=added, single_object=True)
