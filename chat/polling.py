@@ -10,7 +10,7 @@ answers (CORS), and nobody else's.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any
 
@@ -160,19 +160,21 @@ def _address(request: HttpRequest) -> str:
 async def _changes(session: Session, *, since: str | None, **more: Any) -> dict[str, Any]:
     cursor = timezone.now().isoformat()
     moment = _moment(since)
-    changed = await session.history(**({"updated_at__gte": moment - OVERLAP} if moment else {}))
+    changed = await session.history(**({"updated_at__gte": moment} if moment else {}))
     ids = []
     if session.conversation is not None:
         ids = [pk async for pk in session.conversation.messages.values_list("pk", flat=True).order_by("-pk")[:100]]
     return await session.ready(changed, ids=ids, cursor=cursor, **more)
 
 
-def _moment(since: str | None) -> Any:
+def _moment(since: str | None) -> datetime | None:
+    """From when on changes are told; None for everything, also where the page says nothing that makes sense."""
     try:
         moment = parse_datetime(since or "")
-    except ValueError:
+        # At the calendar's ends there is no moment before, or none in our time zone.
+        return (moment - OVERLAP).astimezone(UTC) if moment is not None and timezone.is_aware(moment) else None
+    except (ValueError, OverflowError):
         return None
-    return moment if moment is not None and timezone.is_aware(moment) else None
 
 
 def _refused(error: BadFrame, answer: _Answer) -> JsonResponse:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from channels.db import database_sync_to_async
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
+from django.core.validators import MaxLengthValidator, validate_email
 from django.db import IntegrityError
 from django.utils.translation import gettext as _
 
@@ -37,6 +37,9 @@ from training.status import public_status
 MAX_FRAME_CHARS = 16_384
 MAX_HISTORY = 100
 MAX_NAME_CHARS = 100
+MAX_EMAIL_CHARS = 254
+
+validate_email_length = MaxLengthValidator(MAX_EMAIL_CHARS)
 
 
 class BadFrame(Exception):
@@ -254,12 +257,14 @@ class Session:
         name, email = frame.get("name") or "", frame.get("email") or ""
         if not isinstance(name, str) or not isinstance(email, str):
             raise BadFrame("bad_identity", _("Name and e-mail address are texts."))
+        name, email = clean(name), clean(email)
         try:
             if email:
                 validate_email(email)
+                validate_email_length(email)
         except ValidationError as error:
             raise BadFrame("bad_identity", _("That is not an e-mail address.")) from error
-        self.identity = {"customer_name": clean(name)[:MAX_NAME_CHARS], "customer_email": email}
+        self.identity = {"customer_name": name[:MAX_NAME_CHARS], "customer_email": email}
         if self.conversation is not None:
             await Conversation.objects.filter(pk=self.conversation.pk).aupdate(**self.identity)
 
