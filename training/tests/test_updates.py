@@ -18,10 +18,9 @@ from safetensors.torch import load_file
 
 from faq.models import FaqEntry, Paraphrase
 from training import pipeline, runs, serving, snapshots, updates, versions
-from training.comparison import compare
 from training.lm.sft import read_rows
 from training.models import AdapterVersion, TrainingRun
-from training.tests.conftest import MakeVersion
+from training.tests.conftest import Answers, MakeVersion
 from training.tests.test_pipeline import FAST
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -159,17 +158,18 @@ def test_an_adapter_keeps_its_form(shop: None, client: Client, olga: User) -> No
     assert not TrainingRun.objects.filter(status="queued").exists()
 
 
-def test_what_the_timetable_made_goes_live_only_if_it_breaks_nothing(shop: None) -> None:
+def test_what_the_timetable_made_goes_live_only_if_it_breaks_nothing(shop: None, answered: Answers) -> None:
     first = train()
-    pay = FaqEntry.objects.get(key="pay")
-    for text in ("a que hora cierran hoy, por favor", "diga a que hora cierran hoy"):
-        Paraphrase.objects.create(entry=pay, text=text)
+    # Held out for the exam, and nearer to another entry; the first version is said to have known it all the same.
+    odd = min((f"a que hora cierran {number}" for number in range(300)), key=snapshots._chance)
+    Paraphrase.objects.create(entry=FaqEntry.objects.get(key="pay"), text=odd)
+    answered(first, **{odd: ("pay", "pay")})
 
     worse = execute_scheduled()
 
-    assert compare(worse, first).num_broken
+    assert not worse.exam.answers.get(question=odd).is_right, "otherwise this shows nothing"
     assert versions.live_version() == first
-    pay.paraphrases.filter(text__contains="cierran").delete()
+    Paraphrase.objects.get(text=odd).delete()
     better = execute_scheduled()
     assert versions.live_version() == better
 
