@@ -6,13 +6,18 @@ SYSTEM_PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 py
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 
 
-.PHONY: run test bench compare messages clean
+# `make soak` takes minutes more: servers killed under load, scripts in every page, the whole way by keyboard.
+
+.PHONY: run test soak bench compare messages clean
 
 run: $(VENV)/runs
 	@$(BIN)/python -m chatbot_site.local || [ $$? -eq 130 ] # Ctrl-C is no failure
 
 test: $(VENV)/tests
 	@PATH="$(abspath $(BIN)):$$PATH" ./.ci/checks
+
+soak: $(VENV)/tests
+	@$(BIN)/python -m pytest -m soak
 
 bench: $(VENV)/tests
 	@$(BIN)/python -m bench.serving

@@ -28,7 +28,7 @@ from bench.processes import Process, Redis, Web, running
 from chat.tests.server import ROOT
 from training.tests.conftest import SHOP
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.soak]
 
 NUM_CLIENTS = 50
 PATIENCE_SECONDS = 80

@@ -18,7 +18,7 @@ from chat.tests.scripts import PAYLOADS, RUN, STRANGER
 from chat.tests.server import ROOT, Server, running_server
 from chat.tests.test_browser import CHROMIUM, SWITCHES, ask, log_in
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.soak]
 
 A_CONVERSATION = 45
 SCRIPT = f"<script>{RUN}</script>"

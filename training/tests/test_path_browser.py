@@ -16,7 +16,7 @@ from chat.tests.test_browser import browser
 
 __all__ = ["browser"]
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.soak]
 
 # Whoever wants to see the pages names a folder.
 PICTURES = os.environ.get("PICTURES")
@@ -81,6 +81,7 @@ class Person:
 
     def picture(self, title: str) -> None:
         """At a laptop's and at a phone's width; neither may be too narrow for what is shown."""
+        self.page.wait_for_load_state()
         for width, height in ((1366, 768), (360, 740)):
             self.page.set_viewport_size({"width": width, "height": height})
             if PICTURES:
@@ -125,16 +126,19 @@ def test_an_edit_goes_all_the_way_and_back(browser: Browser, server: Server, lan
     version = made.inner_text()
     tomas.picture(f"{language}-5-done")
     tomas.press(made)
+    tomas.page.wait_for_url("**/adapterversion/*/change/")
     tomas.picture(f"{language}-6-exam")
     expect(tomas.page.locator("a[href*='/activate/']")).to_have_count(0)
 
     pilar = Person(context(), server, "pilar")
     pilar.press(pilar.page.get_by_role("link", name=version, exact=True))
     pilar.press(pilar.page.locator("a[href*='/compare/']"))
+    pilar.page.wait_for_url("**/compare/")
     pilar.picture(f"{language}-7-compare")
     pilar.open("/admin/")
     row = pilar.page.get_by_role("row", name=re.compile(f"^{version} "))
     pilar.press(row.locator("a[href*='/activate/']"))
+    pilar.page.wait_for_url("**/activate/")
     pilar.picture(f"{language}-8-activate")
     pilar.reach(pilar.page.locator("#note"))
     pilar.page.keyboard.type("Bizum")
