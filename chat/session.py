@@ -24,6 +24,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator, validate_email
 from django.db import IntegrityError
+from django.utils import translation
 from django.utils.translation import gettext as _
 
 from chat import people, ratings, replies
@@ -102,7 +103,9 @@ class Session:
         match frame["type"]:
             case "start":
                 await self.start(frame)
-                await self.send_history()
+                # Only now it is known which language is wanted.
+                with translation.override(self.language):
+                    await self.send_history()
             case "message":
                 await self._message(frame)
             case "stop":

@@ -372,3 +372,20 @@ def test_it_says_the_hours_in_a_line() -> None:
 def test_hours_end_after_they_begin() -> None:
     with pytest.raises(ValidationError, match="later"):
         OpeningHours(weekday=0, opens=time(9), closes=time(9)).full_clean()
+
+
+def test_who_comes_back_reads_in_their_language_how_things_stand(settings: Settings) -> None:
+    settings.LANGUAGE_CODE = "es"
+    always_open()
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        await ask_for_person(page)
+        await page.close()
+        again = Page()
+        ready = await again.open(**page.conversation)
+        assert ready["handover"]["note"] == "Waiting for a person. You are next."
+        await again.close()
+
+    run(scenario)
