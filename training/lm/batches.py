@@ -1,11 +1,15 @@
-"""How many rows a forward holds: as many as asked for or as the memory allows, with the same rows in every step."""
+"""How many rows a forward holds: as many as asked for or as the memory allows, with the same rows in every step.
+
+And whether activations are kept for the backward, which is faster, or computed anew there, which takes less memory.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,10 +25,12 @@ class Batches:
     Attributes:
         size: rows in one forward of one process.
         num_accumulated: forwards of one process in one optimizer step.
+        recomputes: activations are not kept but computed again by the backward (gradient checkpointing).
     """
 
     size: int
     num_accumulated: int
+    recomputes: bool = False
 
 
 def share_out(
@@ -48,6 +54,24 @@ def share_out(
 
 def _largest_divisor(number: int, *, at_most: int) -> int:
     return next(size for size in range(min(number, at_most), 0, -1) if number % size == 0)
+
+
+def share_out_on_one_gpu(model: Any, row: Mapping[str, list[int]], batch_size: int, num_accumulated: int) -> Batches:
+    """Batches that fit this GPU's memory: as many rows as asked for if they fit in any way, then fewer.
+
+    Recomputing costs a third pass through the base beside a forward and a backward, so it is done only where whole
+    batches do not fit without it. It is switched on in the model then.
+
+    Args:
+        row: `input_ids` and `labels` of the row that takes most memory (`longest`).
+    """
+    whole = share_out(batch_size, num_accumulated)
+    if fits_memory(model, row, whole.size):
+        return whole
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable()
+    batches = share_out(batch_size, num_accumulated, fits=partial(fits_memory, model, row))
+    return replace(batches, recomputes=True)
 
 
 def longest(rows: Sequence[Mapping[str, list[int]]]) -> Mapping[str, list[int]]:

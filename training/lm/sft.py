@@ -19,7 +19,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from training.lm.augment import augment
-from training.lm.batches import Batches, fits_memory, longest, share_out
+from training.lm.batches import Batches, longest, share_out, share_out_on_one_gpu
 from training.lm.config import PRESETS, BaseModel, Precision, TrainConfig, TrainProgress, TrainResult, WarmStart
 from training.lm.loading import load_base, load_tokenizer
 from training.lm.lora import lora_config
@@ -146,18 +145,11 @@ def train(
 def _batches(config: TrainConfig, model: Any, dataset: Dataset) -> Batches:
     """What memory allows is only tried on one GPU: a CPU swaps, and a base that is not sharded yet tells nothing."""
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    share = partial(
-        share_out,
-        config.per_device_train_batch_size,
-        config.gradient_accumulation_steps,
-        num_processes=num_processes,
-    )
-    if num_processes > 1 or not torch.cuda.is_available():
-        return share()
-    # Activations are recomputed, as the trainer will have it (_arguments).
-    model.enable_input_require_grads()
-    model.gradient_checkpointing_enable()
-    return share(fits=partial(fits_memory, model, longest(dataset)))
+    size, num_accumulated = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    on_cuda = torch.cuda.is_available()
+    if on_cuda and num_processes == 1:
+        return share_out_on_one_gpu(model, longest(dataset), size, num_accumulated)
+    return replace(share_out(size, num_accumulated, num_processes=num_processes), recomputes=on_cuda)
 
 
 def _save(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path, base: BaseModel) -> None:
@@ -287,8 +279,7 @@ def _arguments(
         save_total_limit=1,
         load_best_model_at_end=stops_early,
         metric_for_best_model="eval_loss" if stops_early else None,
-        # Recomputing activations pays only where the model does not fit otherwise.
-        gradient_checkpointing=on_cuda,
+        gradient_checkpointing=batches.recomputes,
         bf16=on_cuda,
         use_cpu=not on_cuda,
         dataloader_pin_memory=on_cuda,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from trl import SFTTrainer
 
 from training.lm import sft
-from training.lm.batches import Batches, fits_memory, share_out
+from training.lm.batches import Batches, fits_memory, share_out, share_out_on_one_gpu
 from training.lm.config import PRESETS, BaseModel, TrainConfig, TrainProgress
 from training.lm.loading import BaseModelError, load_base, load_tokenizer
 from training.lm.lora import lora_config
@@ -320,16 +320,20 @@ def test_a_warm_start_learns_what_is_new_and_repeats_some_of_every_answer() -> N
 
 
 class Card:
-    """A device of limited memory: forwards of more rows than it holds are refused as CUDA refuses them."""
+    """A device of limited memory: forwards of more rows than it holds are refused as CUDA refuses them.
 
-    def __init__(self, model: torch.nn.Module, holds: int) -> None:
+    It holds `times_recomputed` as many where activations are recomputed.
+    """
+
+    def __init__(self, model: torch.nn.Module, holds: int, *, times_recomputed: int = 1) -> None:
         self.tried: list[int] = []
         self.holds = holds
+        self.times_recomputed = times_recomputed
         model.register_forward_pre_hook(self._check, with_kwargs=True)
 
     def _check(self, model: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         self.tried.append(len(kwargs["input_ids"]))
-        if self.tried[-1] > self.holds:
+        if self.tried[-1] > self.holds * (self.times_recomputed if model.is_gradient_checkpointing else 1):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
@@ -344,6 +348,40 @@ def test_a_probe_finds_what_fits_and_leaves_the_model_as_it_was(tiny_base: Path)
     assert (batches, card.tried) == (Batches(2, 8), [16, 8, 4, 2])
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("holds", "tried", "expected"),
+    [
+        (16, [16], Batches(16, 1)),
+        (8, [16, 16], Batches(16, 1, recomputes=True)),
+        (2, [16, 16, 8, 4], Batches(4, 4, recomputes=True)),
+    ],
+)
+def test_activations_are_recomputed_only_where_they_do_not_fit(
+    tiny_base: Path, holds: int, tried: list[int], expected: Batches
+) -> None:
+    model = get_peft_model(load_base(BaseModel(str(tiny_base))), lora_config(FAST))
+    card = Card(model, holds, times_recomputed=2)
+    row = {"input_ids": list(range(5, 45)), "labels": [sft.IGNORED] * 20 + list(range(25, 45))}
+
+    assert share_out_on_one_gpu(model, row, 16, 1) == expected
+
+    assert card.tried == tried
+    assert model.is_gradient_checkpointing == expected.recomputes
+
+
+def test_recomputed_activations_learn_the_same(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = BaseModel(str(make_base(tmp_path / "llama", "llama")))
+    kept = sft.train(FAST, *files, tmp_path / "kept", base=base)
+    monkeypatch.setattr(sft, "_batches", lambda config, model, dataset: Batches(4, 1, recomputes=True))
+
+    recomputed = sft.train(FAST, *files, tmp_path / "recomputed", base=base)
+
+    assert recomputed.train_loss == pytest.approx(kept.train_loss, rel=1e-5)
+    assert recomputed.eval_loss == pytest.approx(kept.eval_loss, rel=1e-5)
 
 
 def test_a_smaller_batch_learns_the_same(
