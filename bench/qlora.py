@@ -400,8 +400,12 @@ PARTS: dict[str, tuple[str, Callable[[Meter, Any, Path, TrainConfig], None]]] = 
 }
 
 
-def run_part(part: str, size: Size, num_measured: int) -> dict[str, Any]:
-    """In a process of its own."""
+def run_part(part: str, size: Size, num_measured: int, write: Callable[[dict[str, Any]], object]) -> None:
+    """In a process of its own.
+
+    Args:
+        write: called with the result, and again once the profile has been read.
+    """
     meter = Meter(num_measured)
     # A learning rate for a large base; as many steps as are looked at, and no checkpoint among them.
     config = replace(
@@ -422,7 +426,7 @@ def run_part(part: str, size: Size, num_measured: int) -> dict[str, Any]:
         write_rows(folder, NUM_ENTRIES)
         (folder / "nothing.jsonl").touch()
         PARTS[part][1](meter, model, folder, config)
-    return {
+    result = {
         "part": part,
         "device": torch.cuda.get_device_name() if meter.on_cuda else "cpu",
         "torch": torch.__version__,
@@ -431,8 +435,9 @@ def run_part(part: str, size: Size, num_measured: int) -> dict[str, Any]:
         **meter.result,
         "model_flops_share": meter.result["model_tflops"] / peak,
         "hardware_flops_share": meter.result["hardware_tflops"] / peak,
-        **meter.profile(),
     }
+    write(result)
+    write(result | meter.profile())
 
 
 def run_all(folder: Path, arguments: Sequence[str], parts: Sequence[str], *, budget: float) -> dict[str, Any]:
@@ -473,7 +478,6 @@ def _run_process(folder: Path, part: str, arguments: Sequence[str], seconds: flo
 def table(results: dict[str, Any]) -> str:
     done = {PARTS[part][0]: result for part, result in results.items() if "error" not in result}
     failed = [f"{PARTS[part][0]}: {result['error']}" for part, result in results.items() if "error" in result]
-    families = sorted({name for result in done.values() for name in result["family_ms_per_step"]})
     return "\n".join(
         [
             "| | rows a step | tokens a step (padding) | supervised | s a step | rows/s | tokens/s | supervised/s "
@@ -481,16 +485,26 @@ def table(results: dict[str, Any]) -> str:
             "|---|---|---|---|---|---|---|---|---|---|---|",
             *(_row(name, result) for name, result in done.items()),
             "",
-            f"| ms of a step | {' | '.join(done)} |",
-            "|---" * (len(done) + 1) + "|",
-            *(_line(name, [result["family_ms_per_step"].get(name, 0.0) for result in done.values()])
-              for name in families),
-            _line("idle", [1000 * each["seconds_per_step"] * each["idle_share"] for each in done.values()]),
-            _line("kernels started", [each["kernels_per_step"] for each in done.values()]),
-            _line("times waited for the GPU", [each["waits_per_step"] for each in done.values()]),
+            *_profiles({name: result for name, result in done.items() if "family_ms_per_step" in result}),
             *(["", *failed] if failed else []),
         ]
-    )  # fmt: skip
+    )
+
+
+def _profiles(done: dict[str, dict[str, Any]]) -> list[str]:
+    profiles = [result["family_ms_per_step"] for result in done.values()]
+    return [
+        f"| ms of a step | {' | '.join(done)} |",
+        "|---" * (len(done) + 1) + "|",
+        *(
+            _line(name, [profile.get(name, 0.0) for profile in profiles])
+            for name in (*FAMILIES, "other")
+            if any(name in profile for profile in profiles)
+        ),
+        _line("idle", [1000 * each["seconds_per_step"] * each["idle_share"] for each in done.values()]),
+        _line("kernels started", [each["kernels_per_step"] for each in done.values()]),
+        _line("times waited for the GPU", [each["waits_per_step"] for each in done.values()]),
+    ]
 
 
 def _row(name: str, result: dict[str, Any]) -> str:
@@ -540,8 +554,13 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     if options.part:
-        result = run_part(options.part, TINY if options.tiny else LLAMA_7B, 20 if options.quick else 40)
-        (options.folder / f"{options.part}.json").write_text(json.dumps(result), encoding="utf-8")
+        file = options.folder / f"{options.part}.json"
+        run_part(
+            options.part,
+            TINY if options.tiny else LLAMA_7B,
+            20 if options.quick else 40,
+            lambda result: file.write_text(json.dumps(result), encoding="utf-8"),
+        )
         return
     arguments = [f"--{name}" for name in ("quick", "tiny") if getattr(options, name)]
     budget = QUICK_SECONDS if options.quick else 3600.0
