@@ -19,10 +19,10 @@ from training.lm.decisions import (
     is_declined,
 )
 from training.lm.decoding import Enough, FloatArray, GuidedAnswer, guided_search
+from training.lm.encoder import bundled_reader
 from training.lm.packing import Expected, TokenTree
 from training.lm.prior import Prior
 from training.lm.prompts import DECLINE, encode_answer
-from training.lm.semantics import bundled_vectors
 from training.lm.trie import AnswerTrie
 
 
@@ -58,7 +58,7 @@ class AnswerSet:
             [owner for _, owner in texts],
             len(candidates),
             off_topic,
-            vectors=bundled_vectors(),
+            reader=bundled_reader(),
             previous=previous.prior if previous is not None else None,
         )
 

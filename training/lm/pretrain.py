@@ -14,29 +14,26 @@ from __future__ import annotations
 import argparse
 import csv
 import math
-import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from training.lm import corpus, pretrain_text, pretrain_vectors
-from training.lm.augment import fold
-from training.lm.ngrams import count_ngrams
+from training.lm.pretrain_batches import Batches, Conversations, Meanings, ModelRecipe
 from training.lm.pretrain_text import SPECIAL_TOKENS, Windows
-from training.lm.pretrain_vectors import Pairs, VectorRecipe
-from training.lm.prompts import DECLINE, encode_answer, encode_prompt
-from training.lm.semantics import FILE_NAME, SentenceVectors
+from training.lm.pretrain_vectors import VectorRecipe
+from training.lm.semantics import FILE_NAME, READING, SentenceVectors
 
-IGNORED = -100
 # What customers type is folded, so that the model reads one form however carefully they type. The space makes their
 # first word the same token as elsewhere.
 _FOLDED = "".join(
@@ -58,47 +55,13 @@ ARCHITECTURE = {
     "num_attention_heads": 6,
     "num_key_value_heads": 6,
 }
+WEIGHT_DECAY = 0.05
 CHECKPOINT = "model.pt"
 CHECKPOINT_SECONDS = 300
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRecipe:
-    """How the model is trained. Every step reads a batch of each of three kinds.
-
-    Attributes:
-        learning_rate: at the start and at the end, linear in between after `warmup` steps.
-        text_rows, text_length: windows of running text, in sequences and tokens.
-        novels: their share of it at the start and at the end.
-        text_weight: of the running text's loss.
-        conversations, conversation_length: wordings followed by what they mean.
-        meanings, meaning_length: wordings whose last state is to hold a sentence vector.
-        own_meanings: as many of them are sentences of running text that are to hold their own vector.
-    """
-
-    steps: int = 2500
-    learning_rate: tuple[float, float] = (2.5e-3, 5e-5)
-    warmup: int = 60
-    weight_decay: float = 0.05
-    text_rows: int = 24
-    text_length: int = 160
-    novels: tuple[float, float] = (0.5, 0.2)
-    text_weight: float = 0.5
-    conversations: int = 48
-    conversation_length: int = 64
-    meanings: int = 256
-    meaning_length: int = 24
-    own_meanings: int = 80
-
-    def rate(self, step: int) -> float:
-        return min(1.0, (step + 1) / self.warmup) * self._between(self.learning_rate, step)
-
-    def share_of_novels(self, step: int) -> float:
-        return self._between(self.novels, step)
-
-    def _between(self, ends: tuple[float, float], step: int) -> float:
-        start, end = ends
-        return start + (end - start) * step / self.steps
+# Conversations of held-out intents for the loss curve, and texts read at a time.
+NUM_UNSEEN = 256
+# Of a sentence that is to hold its own vector, so that it fits.
+MAX_LETTERS = 110
 
 
 def new_model() -> LlamaForCausalLM:
@@ -112,8 +75,8 @@ def new_model() -> LlamaForCausalLM:
         pad_token_id=1,
         eos_token_id=5,
         rms_norm_eps=1e-6,
-        # Plain products compile into faster code than the fused kernel has on a CPU.
-        attn_implementation="eager",
+        # On a CPU plain products compile into faster code than the fused kernel has.
+        attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
     )
     return LlamaForCausalLM(config)
 
@@ -129,82 +92,14 @@ def base_tokenizer(work: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-class Conversations:
-    """Batches of customers' wordings and what they mean: the canonical question, the answer or another wording."""
-
-    def __init__(self, tokenizer: Any, intents: Sequence[corpus.Intent], rows: int, length: int) -> None:
-        self._tokenizer, self._intents = tokenizer, intents
-        self._rows, self._length = rows, length
-
-    def batch(self, seed: str) -> tuple[Tensor, Tensor]:
-        """Token ids and labels, (rows, length); the loss is on what follows the wording."""
-        rng = random.Random(seed)
-        ids = torch.full((self._rows, self._length), self._tokenizer.pad_token_id)
-        labels = torch.full((self._rows, self._length), IGNORED)
-        for row in range(self._rows):
-            asked, meant = self._pair(rng)
-            prompt = encode_prompt(self._tokenizer, asked)[-self._length // 2 :]
-            target = encode_answer(self._tokenizer, meant)[: self._length - len(prompt)]
-            end = len(prompt) + len(target)
-            ids[row, :end] = torch.tensor([*prompt, *target])
-            labels[row, len(prompt) : end] = torch.tensor(target)
-        return ids, labels
-
-    def _pair(self, rng: random.Random) -> tuple[str, str]:
-        kind = rng.random()
-        if kind < 0.05:
-            return corpus.retold(rng.choice(corpus.off_topic()), rng), DECLINE
-        if kind < 0.17:
-            one, other = rng.sample(rng.choice(corpus.same_meaning()), 2)
-            return one, other
-        intent = rng.choice(self._intents)
-        asked = rng.choice(intent.wordings)
-        if kind < 0.3:
-            return corpus.retold(asked, rng), rng.choice(intent.wordings)
-        return corpus.retold(asked, rng), fold(intent.question) if kind < 0.5 else intent.answer
-
-
-class Meanings:
-    """Batches of wordings with the sentence vector of a text that means the same, or their own."""
-
-    def __init__(self, recipe: ModelRecipe, tokenizer: Any, vectors: SentenceVectors, sentences: Sequence[str]) -> None:
-        self._tokenizer, self._vectors, self._sentences = tokenizer, vectors, sentences
-        self._length, self._num_own = recipe.meaning_length, recipe.own_meanings
-        num_pairs = recipe.meanings - recipe.own_meanings
-        self._rows = recipe.meanings
-        self._pairs = Pairs(num_intents=num_pairs * 3 // 4, num_groups=num_pairs // 4)
-
-    def batch(self, seed: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Token ids, (rows, length), each prompt's last place, (rows,), and vectors, (rows, dimensions)."""
-        rng = random.Random(seed)
-        pairs = self._pairs.draw(rng)
-        # Half as they stand, half as others type them.
-        pairs = [(corpus.retold(one, rng) if rng.random() < 0.5 else one, other) for one, other in pairs]
-        own = rng.choices(self._sentences, k=self._rows - len(pairs))
-        pairs += [(sentence, sentence) for sentence in own]
-        ids, ends = self.prompts([one for one, _ in pairs])
-        return ids, ends, torch.from_numpy(self._vectors.of(count_ngrams([other for _, other in pairs])))
-
-    def prompts(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token ids, (texts, length), and each prompt's last place, (texts,)."""
-        ids = torch.full((len(texts), self._length), self._tokenizer.pad_token_id)
-        ends = torch.zeros(len(texts), dtype=torch.long)
-        for row, text in enumerate(texts):
-            prompt = encode_prompt(self._tokenizer, text)
-            prompt = [*prompt[: self._length - 1], prompt[-1]] if len(prompt) > self._length else prompt
-            ids[row, : len(prompt)] = torch.tensor(prompt)
-            ends[row] = len(prompt) - 1
-        return ids, ends
-
-
 class Training:
     """A model, its optimizers and where they are; written to disk whole and taken up again.
 
     Muon for matrices (https://kellerjordan.github.io/posts/muon/), AdamW for embeddings and norms.
 
-    Three things are asked at once: to go on with running text; to follow a wording with what it means; and that a
-    wording's last state holds the sentence vector of another that means the same (InfoNCE through `reading`, a linear
-    map that is thrown away). The embeddings begin with what the sentence vectors know of their letters, which a model
+    First it reads. Then three things are asked at once: to go on with running text; to follow a wording with what it
+    means; and that a wording's last state holds the sentence vector of another that means the same (InfoNCE through
+    `reading`, a linear map). The embeddings begin with what the sentence vectors know of their letters, which a model
     of this size takes many times as long to find out by itself.
     """
 
@@ -218,16 +113,20 @@ class Training:
         self._begin_with_vectors(tokenizer)
         self.model.to(self.device).train()
         self.reading.to(self.device)
-        self.windows = Windows(work, recipe.text_rows, recipe.text_length)
-        self.conversations = Conversations(
-            tokenizer, corpus.learned_intents(), recipe.conversations, recipe.conversation_length
+        learned, unseen = (
+            Conversations(tokenizer, intents, rows, recipe.conversation_length)
+            for intents, rows in (
+                (corpus.learned_intents(), recipe.conversations),
+                (corpus.held_out_intents(), NUM_UNSEEN),
+            )
         )
-        self.unseen = Conversations(tokenizer, corpus.held_out_intents(), 256, recipe.conversation_length)
-        sentences = [pair[0] for pair in pretrain_text.neighbouring_sentences(folder, longest=90)]
+        self.unseen = unseen
+        sentences = [pair[0] for pair in pretrain_text.neighbouring_sentences(folder, longest=MAX_LETTERS)]
         self.meanings = Meanings(recipe, tokenizer, self.vectors, sentences)
+        self.batches = Batches(recipe, Windows(work, recipe.text_length), learned, self.meanings)
         self.forward, self.states = compiled(self.model), compiled(self.model.model)
-        self.optimizers = self._optimizers()
         self.step = 0
+        self.optimizers = self._optimizers()
         if (work / CHECKPOINT).is_file():
             self._resume()
 
@@ -246,7 +145,7 @@ class Training:
         others = [parameter for parameter in inner if parameter.ndim != 2]
         others += [self.model.model.norm.weight, self.model.model.embed_tokens.weight, *self.reading.parameters()]
         return [
-            torch.optim.Muon(matrices, weight_decay=self.recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.Muon(matrices, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0),
         ]
 
@@ -273,39 +172,56 @@ class Training:
         """Train to the recipe's last step."""
         saved_at = started = time.monotonic()
         first, losses = self.step, []
-        while self.step < self.recipe.steps:
+        for batch in self._loader():
+            stage, place = self.recipe.at(self.step)
+            if place == 0:
+                self.optimizers = self._optimizers()
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = self.recipe.rate(self.step)
-            parts = self.losses(self.step)
+                    group["lr"] = stage.rate(place)
+            parts = self.losses([each.to(self.device, non_blocking=True) for each in batch])
             sum(parts.values(), start=torch.zeros((), device=self.device)).backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             for optimizer in self.optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             self.step += 1
-            losses.append({name: loss.item() for name, loss in parts.items()})
+            losses.append({name: loss.detach() for name, loss in parts.items()})
             is_due = self.step % max(1, self.recipe.steps // 10) == 0 or self.step == self.recipe.steps
             if is_due or self.step % 50 == 0:
-                figures = {name: float(np.mean([each[name] for each in losses])) for name in parts}
+                figures = {name: float(torch.stack([each[name] for each in losses]).mean()) for name in parts}
                 self._log(figures | (self.evaluate() if is_due else {}))
                 print(f"{(time.monotonic() - started) / (self.step - first):.2f} s/step", flush=True)
+            if is_due or self.step % 50 == 0 or self.step == self.recipe.reading.steps:
                 losses = []
             if time.monotonic() - saved_at > CHECKPOINT_SECONDS or self.step == self.recipe.steps:
                 self.save()
                 saved_at = time.monotonic()
 
-    def losses(self, step: int) -> dict[str, Tensor]:
-        """Those of a step, weighted; the same step draws the same batches."""
-        text = self.windows.batch(step, self.recipe.share_of_novels(step)).to(self.device)
-        ids, labels = (each.to(self.device) for each in self.conversations.batch(f"support:{step}"))
-        prompts, ends, vectors = (each.to(self.device) for each in self.meanings.batch(f"meaning:{step}"))
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            text_loss = self.forward(input_ids=text, labels=text, use_cache=False).loss
-            support_loss = self.forward(input_ids=ids, labels=labels, use_cache=False).loss
+    def _loader(self) -> Iterable[Sequence[Tensor]]:
+        """The batches of the steps that are left, prepared ahead."""
+        ahead = {"num_workers": self.recipe.num_workers, "prefetch_factor": 4} if self.recipe.num_workers else {}
+        steps = range(self.step, self.recipe.steps)
+        return DataLoader(self.batches, batch_size=None, sampler=steps, **ahead)
+
+    def losses(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Those of a step, weighted."""
+        text, *others = batch
+        text_loss = self._language_loss(text, text)
+        if not others:
+            return {"text": text_loss}
+        ids, labels, prompts, ends, vectors = others
         likeness = self.read(prompts, ends) @ vectors.T / pretrain_vectors.TEMPERATURE
-        meaning_loss = nn.functional.cross_entropy(likeness, torch.arange(len(likeness), device=self.device))
-        return {"text": self.recipe.text_weight * text_loss, "support": support_loss, "meaning": meaning_loss}
+        return {
+            "text": self.recipe.text_weight * text_loss,
+            "support": self.recipe.support_weight * self._language_loss(ids, labels),
+            "meaning": nn.functional.cross_entropy(likeness, torch.arange(len(likeness), device=self.device)),
+        }
+
+    def _language_loss(self, ids: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            loss: Tensor = self.forward(input_ids=ids, labels=labels, use_cache=False).loss
+        return loss
 
     def read(self, ids: Tensor, ends: Tensor) -> Tensor:
         """Sentence vectors that the last states hold, (rows, dimensions), length 1."""
@@ -330,20 +246,19 @@ class Training:
         return figures
 
     def cold_start(self) -> float:
-        """Share of wordings of held-out intents whose state lies nearest to the vectors of question and answer."""
+        """Share of wordings of held-out intents that lie nearest to their question and answer, read by the model."""
         held_out = corpus.held_out_intents()
         questions, answers = (
-            self.vectors.of(count_ngrams([getattr(intent, part) for intent in held_out]))
-            for part in ("question", "answer")
+            self._read_all([getattr(each, part) for each in held_out]) for part in ("question", "answer")
         )
-        entries = torch.from_numpy(questions + answers / 2).to(self.device)
-        num_right, wordings = 0, [(text, number) for number, each in enumerate(held_out) for text in each.wordings]
-        for start in range(0, len(wordings), self.recipe.meanings):
-            batch = wordings[start : start + self.recipe.meanings]
-            ids, ends = (each.to(self.device) for each in self.meanings.prompts([text for text, _ in batch]))
-            nearest = (self.read(ids, ends) @ entries.T).argmax(dim=1).tolist()
-            num_right += sum(found == number for found, (_, number) in zip(nearest, batch, strict=True))
-        return num_right / len(wordings)
+        wordings = [(text, number) for number, each in enumerate(held_out) for text in each.wordings]
+        likeness = self._read_all([text for text, _ in wordings]) @ (questions + answers / 2).T
+        right = torch.tensor([number for _, number in wordings], device=self.device)
+        return float((likeness.argmax(dim=1) == right).float().mean())
+
+    def _read_all(self, texts: Sequence[str]) -> Tensor:
+        prompts = zip(*(each.split(NUM_UNSEEN) for each in self.meanings.prompts(texts)), strict=True)
+        return torch.cat([self.read(ids.to(self.device), ends.to(self.device)) for ids, ends in prompts])
 
     def _log(self, figures: dict[str, float]) -> None:
         shown = " ".join(f"{name}={value:.4f}" for name, value in figures.items())
@@ -383,12 +298,13 @@ def prepare_text(folder: Path, work: Path) -> None:
 
 def export(work: Path, base: Path) -> None:
     """Write the finished model as transformers reads it, bfloat16."""
-    model = new_model()
-    model.load_state_dict(torch.load(work / CHECKPOINT, weights_only=True, map_location="cpu")["model"])
+    model, state = new_model(), torch.load(work / CHECKPOINT, weights_only=True, map_location="cpu")
+    model.load_state_dict(state["model"])
     model.config.name_or_path = ""
     model.to(torch.bfloat16).save_pretrained(base)
     base_tokenizer(work).save_pretrained(base)
-    shutil.copy(work / FILE_NAME, base / FILE_NAME)
+    reading = {READING: state["reading"]["weight"].half()}
+    save_file(load_file(work / FILE_NAME) | reading, base / FILE_NAME)
 
 
 def main() -> None:

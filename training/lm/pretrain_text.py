@@ -21,9 +21,8 @@ END_OF_TEXT = 0
 VOCAB_SIZE = 16_384
 HELD_OUT_EVERY = 100  # documents of modern text, for the loss curve
 NOVEL_PARAGRAPHS = 40  # a novel is read in pieces of as many, so that a part of it is not its beginning
-# Of what is read of each kind: for the vocabulary's choice, as windows, as single sentences.
+# Of what is read of each kind: for the vocabulary's choice, as single sentences.
 _VOCABULARY_SHARE = {"modern": 0.5, "novels": 0.06}
-_NOVELS_SHARE = 0.6
 _SENTENCE_SHARE = {"modern": 1.0, "novels": 0.2}
 
 
@@ -109,8 +108,7 @@ def tokenize(tokenizer: Tokenizer, folder: Path, work: Path) -> None:
                 add("modern", fold(document))
             else:
                 for piece in _pieces_of(document):
-                    if rng.random() < _NOVELS_SHARE:
-                        add("novels", fold(piece) if rng.random() < 0.5 else piece)
+                    add("novels", fold(piece) if rng.random() < 0.5 else piece)
     for part, pieces in parts.items():
         random.Random(2).shuffle(pieces)
         np.concatenate(pieces).tofile(work / f"{part}.bin")
@@ -120,17 +118,17 @@ def tokenize(tokenizer: Tokenizer, folder: Path, work: Path) -> None:
 class Windows:
     """Batches of text: random windows of what `tokenize` wrote, a share of them from novels."""
 
-    def __init__(self, work: Path, rows: int, length: int) -> None:
-        self._rows, self._length = rows, length
+    def __init__(self, work: Path, length: int) -> None:
+        self._length = length
         self._modern, self._novels = (
             np.memmap(work / f"{part}.bin", dtype=np.uint16, mode="r") for part in ("modern", "novels")
         )
 
-    def batch(self, step: int, share_of_novels: float) -> Tensor:
+    def batch(self, step: int, num_rows: int, share_of_novels: float) -> Tensor:
         """Token ids, (rows, length); the same step gives the same batch."""
         rng = np.random.default_rng(step)
-        num_novels = round(rng.uniform(-0.5, 0.5) + self._rows * share_of_novels)
-        rows = [self._window(self._novels if row < num_novels else self._modern, rng) for row in range(self._rows)]
+        num_novels = round(rng.uniform(-0.5, 0.5) + num_rows * share_of_novels)
+        rows = [self._window(self._novels if row < num_novels else self._modern, rng) for row in range(num_rows)]
         return torch.from_numpy(np.stack(rows).astype(np.int64))
 
     def _window(self, text: NDArray[np.uint16], rng: np.random.Generator) -> NDArray[np.uint16]:

@@ -156,6 +156,6 @@ def cold_start(vectors: SentenceVectors | None) -> float:
     held_out = corpus.held_out_intents()
     known = [text for intent in held_out for text in (intent.question, intent.answer)]
     owners = [number for number in range(len(held_out)) for _ in range(2)]
-    prior = Prior(known, owners, len(held_out), vectors=vectors)
+    prior = Prior(known, owners, len(held_out), reader=vectors)
     asked = [(wording, number) for number, intent in enumerate(held_out) for wording in intent.wordings]
     return float(np.mean([prior.scores(wording)[:-1].argmax() == number for wording, number in asked]))

@@ -6,6 +6,7 @@ It needs no training, so it knows an entry added a minute ago. Knows no model an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,6 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.kernel_ridge import KernelRidge
 
 from training.lm.ngrams import NUM_NGRAMS, count_ngrams
-from training.lm.semantics import SentenceVectors
 
 # The least-squares part solves a system as large as the number of texts. Owners with many lend it their first ones;
 # beyond half as many owners the nearest text alone speaks.
@@ -24,6 +24,17 @@ RIDGE = 0.3
 
 # How much a sentence vector weighs beside the letters.
 MEANING_WEIGHT = 1.0
+
+
+class Reader(Protocol):
+    """What knows meanings."""
+
+    def read(self, texts: Sequence[str], counts: csr_matrix) -> NDArray[np.float32]:
+        """Vectors of texts, (texts, dimensions): the product of two is how far the texts mean one thing.
+
+        Args:
+            counts: of the texts' n-grams, (texts, NUM_NGRAMS), which are there already.
+        """
 
 
 class Prior:
@@ -38,7 +49,7 @@ class Prior:
         texts: what staff wrote: questions, other wordings, answers.
         owners: whose text each one is, 0 to `num_owners` - 1.
         off_topic: questions to decline; their owner is number `num_owners`.
-        vectors: None for letters alone.
+        reader: None for letters alone.
         previous: the prior of an earlier publication: its texts are not counted again.
     """
 
@@ -49,7 +60,7 @@ class Prior:
         num_owners: int,
         off_topic: Sequence[str] = (),
         *,
-        vectors: SentenceVectors | None = None,
+        reader: Reader | None = None,
         previous: Prior | None = None,
     ) -> None:
         self.num_owners = num_owners
@@ -60,9 +71,9 @@ class Prior:
         self._present, self._starts = np.unique(self._owners, return_index=True)
         everything = [*texts, *off_topic]
         self._texts = [everything[place] for place in order]
-        self._vectors = vectors
+        self._reader = reader
         # Meanings have one row a dimension, as a question's vector is multiplied with them.
-        self._counts, self._meanings = _read(self._texts, vectors, previous)
+        self._counts, self._meanings = _read(self._texts, reader, previous)
         self._dual: NDArray[np.float32] | None = None
         if not self._texts:
             return
@@ -100,8 +111,8 @@ class Prior:
             return scores
         counts = count_ngrams([question])
         likeness = (self._letters(counts) @ self._by_ngram).toarray()[0]
-        if self._vectors is not None and self._meanings is not None:
-            likeness = _mixed(likeness, self._vectors.of(counts)[0] @ self._meanings)
+        if self._reader is not None and self._meanings is not None:
+            likeness = _mixed(likeness, self._reader.read([question], counts)[0] @ self._meanings)
         scores[self._present] = NEAREST_WEIGHT * np.maximum.reduceat(likeness, self._starts)
         scores[-1] = 0.0
         if self._dual is not None:
@@ -123,7 +134,7 @@ def _mixed(letters: NDArray[np.float32], meanings: NDArray[np.float32]) -> NDArr
 
 
 def _read(
-    texts: Sequence[str], vectors: SentenceVectors | None, previous: Prior | None
+    texts: Sequence[str], reader: Reader | None, previous: Prior | None
 ) -> tuple[csr_matrix, NDArray[np.float32] | None]:
     """How often each n-gram stands in each text, (texts, n-grams), and the texts' vectors, (dimensions, texts)."""
     known = {text: row for row, text in enumerate(previous._texts)} if previous is not None else {}
@@ -131,7 +142,7 @@ def _read(
     rows = known | {text: len(known) + place for place, text in enumerate(new)}
     order = [rows[text] for text in texts]
     counts = count_ngrams(new) if new else csr_matrix((0, NUM_NGRAMS), dtype=np.float32)
-    meanings = vectors.of(counts).T if vectors is not None else None
+    meanings = reader.read(new, counts).T if reader is not None else None
     if previous is not None:
         counts = vstack([previous._counts, counts], format="csr")
         if meanings is not None and previous._meanings is not None:

@@ -42,16 +42,19 @@ def clean(text: str, tokenizer: Any) -> str:
     return " ".join(text.split())
 
 
-def encode_prompt(tokenizer: Any, question: str, history: Sequence[dict[str, str]] = ()) -> list[int]:
+def encode_prompt(
+    tokenizer: Any, question: str, history: Sequence[dict[str, str]] = (), *, limit: int | None = MAX_PROMPT_TOKENS
+) -> list[int]:
     """Token ids up to where the answer begins.
 
     Args:
         tokenizer: a transformers tokenizer.
         question: what the customer typed.
         history: earlier turns, oldest first, as `{"role", "content"}`.
+        limit: tokens that it may have; None for any number.
 
     Raises:
-        QuestionTooLong: more than `MAX_PROMPT_TOKENS` tokens.
+        QuestionTooLong: more than `limit` tokens.
     """
     turns = [*history, {"role": "user", "content": question}]
     messages = [{"role": turn["role"], "content": clean(turn["content"], tokenizer)} for turn in turns]
@@ -62,8 +65,8 @@ def encode_prompt(tokenizer: Any, question: str, history: Sequence[dict[str, str
         tokenize=False,
     )
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) > MAX_PROMPT_TOKENS:
-        raise QuestionTooLong(len(ids), MAX_PROMPT_TOKENS)
+    if limit is not None and len(ids) > limit:
+        raise QuestionTooLong(len(ids), limit)
     return ids
 
 

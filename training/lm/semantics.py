@@ -8,6 +8,7 @@ intent lie close and those of others far (InfoNCE, https://arxiv.org/abs/1807.03
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from scipy.sparse import csr_matrix
 from training.lm.config import BUNDLED_BASE
 
 FILE_NAME = "sentence_vectors.safetensors"
+# In the same file: how a vector is read from the model's last state (encoder.py).
+READING = "reading"
 # Four bits a number, of which one value stays unused so that zero is a value.
 _LEVELS = 7
 
@@ -56,6 +59,10 @@ class SentenceVectors:
         """
         vectors = self.sums(counts)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+
+    def read(self, texts: Sequence[str], counts: csr_matrix) -> NDArray[np.float32]:
+        """The same, as a prior's reader (prior.Reader)."""
+        return self.of(counts)
 
     def sums(self, counts: csr_matrix) -> NDArray[np.float32]:
         """The same before they are brought to length 1: those of its words add up to a sentence's, nearly."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,23 +17,26 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from training.lm import corpus, pretrain, pretrain_text, pretrain_vectors
 from training.lm.augment import fold
 from training.lm.config import BUNDLED_BASE, BaseModel
+from training.lm.encoder import SentenceEncoder
 from training.lm.loading import load_tokenizer
 from training.lm.ngrams import count_ngrams
+from training.lm.pretrain_batches import ModelRecipe, Stage
 from training.lm.prompts import encode_prompt
 from training.lm.semantics import FILE_NAME, SentenceVectors
 
 VECTORS = pretrain_vectors.VectorRecipe(
     buckets=1 << 14, dimensions=32, steps=30, num_intents=60, num_groups=20, num_sentences=8
 )
-MODEL = pretrain.ModelRecipe(
-    steps=4,
-    warmup=1,
-    text_rows=2,
+MODEL = ModelRecipe(
+    reading=Stage(2, (1e-3, 1e-3), warmup=1, text_rows=2, novels=(0.5, 0.5)),
+    meaning=Stage(4, (1e-3, 1e-4), warmup=1, text_rows=2, novels=(0.2, 0.2)),
     text_length=16,
     conversations=4,
     conversation_length=32,
-    meanings=8,
+    num_intents=12,
+    num_groups=4,
     own_meanings=4,
+    num_workers=0,
 )
 
 
@@ -84,12 +88,18 @@ def test_it_makes_a_base_that_transformers_reads(texts: Path, work: Path, tmp_pa
     assert encode_prompt(tokenizer, "¿Está ABIERTO?") == encode_prompt(tokenizer, "esta abierto")
     with (work / "loss.csv").open(encoding="utf-8", newline="") as file:
         steps = {int(step): figures for step, figures in csv.reader(file)}
-    assert list(steps) == [1, 2, 3, 4]
-    assert all(name in steps[4] for name in ("text=", "support=", "meaning=", "unseen=", "cold_start="))
+    assert list(steps) == [1, 2, 3, 4, 5, 6]
+    assert "support=" not in steps[2]
+    assert all(name in steps[6] for name in ("text=", "support=", "meaning=", "unseen=", "cold_start="))
+    # What the encoder reads meanings with goes along.
+    read = SentenceEncoder(tmp_path / "base").of(["¿Está ABIERTO?", "esta abierto", "compra"])
+    assert read.shape == (3, VECTORS.dimensions)
+    np.testing.assert_allclose(read[0], read[1], atol=1e-6)
 
 
+@pytest.mark.parametrize("interrupted_at", [2, 4])
 def test_it_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
-    texts: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    texts: Path, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted_at: int
 ) -> None:
     parted = tmp_path / "parted"
     shutil.copytree(work, parted)
@@ -98,16 +108,16 @@ def test_it_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
     with monkeypatch.context() as patch:
         losses = pretrain.Training.losses
 
-        def interrupted(self: pretrain.Training, step: int) -> dict[str, torch.Tensor]:
-            if step == 2:
+        def interrupted(self: pretrain.Training, batch: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+            if self.step == interrupted_at:
                 raise KeyboardInterrupt
-            return losses(self, step)
+            return losses(self, batch)
 
         patch.setattr(pretrain.Training, "losses", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pretrain.Training(texts, parted, MODEL).run()
     resumed = pretrain.Training(texts, parted, MODEL)
-    assert resumed.step == 2
+    assert resumed.step == interrupted_at
     resumed.run()
 
     whole, parts = (torch.load(folder / pretrain.CHECKPOINT, weights_only=True) for folder in (work, parted))

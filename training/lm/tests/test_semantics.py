@@ -37,7 +37,7 @@ def test_it_finds_entries_of_businesses_that_it_has_never_seen() -> None:
     asked = [(wording, owner) for owner, intent in enumerate(intents) for wording in intent.wordings]
     found = {}
     for name, vectors in (("letters", None), ("meaning", bundled_vectors())):
-        prior = Prior(texts, owners, 40, vectors=vectors)
+        prior = Prior(texts, owners, 40, reader=vectors)
         found[name] = np.mean([prior.scores(wording)[:-1].argmax() == owner for wording, owner in asked])
 
     assert found["meaning"] > found["letters"] + 0.1
