@@ -29,7 +29,7 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext_lazy as _
 
-from chat.models import Conversation, DailyFigures, Message
+from chat.models import Conversation, DailyFigures, Handover, Message
 from faq.models import FaqEntry, Language
 from training.lm.augment import plain
 
@@ -47,6 +47,8 @@ OUTCOMES: dict[Kind, Q] = {
 }
 # What a customer may say of a reply, however it ended.
 RATINGS = (Kind.UP, Kind.DOWN)
+# Why a conversation was handed over to people.
+REASONS = (Kind.ASKED, Kind.UNCLEAR, Kind.STEPPED_IN)
 _KIND = Case(
     When(role=Message.Role.USER, then=Value(Kind.QUESTIONS.value)),
     *(When(condition, then=Value(kind.value)) for kind, condition in OUTCOMES.items()),
@@ -68,12 +70,17 @@ class Cell:
 
 
 def tally(
-    conversations: QuerySet[Conversation], messages: QuerySet[Message], *, at: Expression, by_entry: bool
+    conversations: QuerySet[Conversation],
+    messages: QuerySet[Message],
+    handovers: QuerySet[Handover],
+    *,
+    at: Expression,
+    by_entry: bool,
 ) -> Counter[Cell]:
     """How many there are of each.
 
     Args:
-        at: makes the cells' time of `created_at`.
+        at: makes the cells' time of `created_at`; a hand-over's is when the customer asked.
         by_entry: whether to tell entries apart, which makes many cells.
     """
     counts: Counter[Cell] = Counter()
@@ -82,6 +89,12 @@ def tally(
         counts[Cell(when, Kind.CONVERSATIONS, language)] += num
         if num_persons:
             counts[Cell(when, Kind.PERSONS, language)] += num_persons
+    asked = handovers.order_by().annotate(created_at=F("asked_at")).annotate(at=at)
+    handed_over = asked.values_list("at", "reason", "conversation__language")
+    for when, reason, language, num, num_taken in handed_over.annotate(num=Count("pk"), num_taken=Count("taken_at")):
+        counts[Cell(when, reason, language)] += num
+        if num_taken:
+            counts[Cell(when, Kind.TAKEN, language)] += num_taken
     columns = ["at", "kind", "conversation__language", "number", *(["entry_key"] if by_entry else [])]
     dated = messages.order_by().annotate(at=at, number=Coalesce("version__number", 0))
     # A rating counts when the reply was given.
@@ -114,6 +127,10 @@ class Row:
     def num_replies(self) -> int:
         return sum(self.counts[kind] for kind in OUTCOMES)
 
+    @property
+    def num_handed_over(self) -> int:
+        return sum(self.counts[kind] for kind in REASONS)
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -143,10 +160,11 @@ def figures(period: Period) -> Figures:
     moments = _moments(period)
     messages = Message.objects.filter(created_at__gte=moments[0])
     conversations = Conversation.objects.filter(created_at__gte=moments[0])
+    handovers = Handover.objects.filter(asked_at__gte=moments[0])
     # Their hour is not known any more, so of 24 hours only today's count.
     first_day = timezone.localdate(moments[-1] if period == Period.DAY else moments[0])
     deleted = DailyFigures.objects.filter(day__gte=first_day)
-    counts = tally(conversations, messages, at=_place(moments), by_entry=False)
+    counts = tally(conversations, messages, handovers, at=_place(moments), by_entry=False)
     for day, *columns, num in (
         deleted.order_by().values_list("day", "kind", "language", "version_number").annotate(sum=Sum("num"))
     ):

@@ -266,6 +266,11 @@ class DailyFigures(models.Model):
         UP = "up", _("rated as helpful")
         DOWN = "down", _("rated as not helpful")
         PERSONS = "persons", _("asked for a person")
+        # As in Handover.Reason.
+        ASKED = "asked", _("handed over: asked for")
+        UNCLEAR = "unclear", _("handed over: not known")
+        STEPPED_IN = "staff", _("handed over: staff stepped in")
+        TAKEN = "taken", _("taken by staff")
 
     day = models.DateField()
     kind = models.CharField(max_length=20, choices=Kind.choices)
@@ -290,6 +295,34 @@ class DailyFigures(models.Model):
         return f"{self.day} {self.kind}: {self.num}"
 
 
+class TrialFigures(models.Model):
+    """What deleted conversations leave behind on one side of a trial, counted as chat/trials.py counts."""
+
+    trial = models.ForeignKey(Trial, on_delete=models.CASCADE, related_name="figures")
+    is_challenger = models.BooleanField()
+    num_conversations = models.PositiveIntegerField(default=0)
+    num_conversations_declined = models.PositiveIntegerField(default=0)
+    num_conversations_failed = models.PositiveIntegerField(default=0)
+    num_answers = models.PositiveIntegerField(default=0)
+    num_answered = models.PositiveIntegerField(default=0)
+    num_suggested = models.PositiveIntegerField(default=0)
+    num_declined = models.PositiveIntegerField(default=0)
+    num_cancelled = models.PositiveIntegerField(default=0)
+    num_failed = models.PositiveIntegerField(default=0)
+    num_unhelpful = models.PositiveIntegerField(default=0)
+    num_decided = models.PositiveIntegerField(default=0)
+    sum_confidence = models.FloatField(default=0)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["trial", "is_challenger"], name="one_row_per_side_of_a_trial"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.trial}: {self.num_conversations}"
+
+
 # A page says every 20 seconds that it is there; browsers let one that nobody looks at say so once a minute.
 HERE_WITHIN = timedelta(seconds=90)
 
@@ -308,6 +341,7 @@ class Handover(models.Model):
     class Reason(models.TextChoices):
         ASKED = "asked", _("Asked for a person")
         NOT_UNDERSTOOD = "unclear", _("The assistant did not know")
+        STEPPED_IN = "staff", _("A person stepped in")
 
     class State(models.TextChoices):
         WAITING = "waiting", _("Waiting")
@@ -368,6 +402,19 @@ class Handover(models.Model):
     @property
     def is_customer_here(self) -> bool:
         return self.customer_seen_at > timezone.now() - HERE_WITHIN
+
+
+class PublicName(models.Model):
+    """How somebody who answers customers wants to be called by them."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    name = models.CharField(_("name that customers read"), max_length=40)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class OpeningHours(models.Model):

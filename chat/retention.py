@@ -1,7 +1,7 @@
 """What is kept how long, and how a conversation is forgotten. Nothing else deletes conversations.
 
-What was said goes for good; that something was said stays, as counts by day (DailyFigures). Both happen in one
-transaction, so that every conversation is counted exactly once.
+What was said goes for good; that something was said stays, as counts by day (DailyFigures) and by trial
+(TrialFigures). Both happen in one transaction, so that every conversation is counted exactly once.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from django.db.models import Exists, F, OuterRef, QuerySet
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
+from chat import trials
 from chat.figures import tally
-from chat.models import Conversation, DailyFigures, Message
+from chat.models import Conversation, DailyFigures, Handover, Message
 from chat.replies import ABANDONED_AFTER, publish
 
 BATCH_SIZE = 200
@@ -90,6 +91,7 @@ def _forget_batch(conversations: QuerySet[Conversation], *, skip_locked: bool) -
     chosen = Conversation.objects.filter(pk__in=[each.pk for each in batch])
     messages = Message.objects.filter(conversation__in=chosen)
     _keep_counts(chosen, messages)
+    trials.keep(chosen)
     forgotten = Forgotten(len(batch), messages.count())
     chosen.delete()
     transaction.on_commit(partial(async_to_sync(_tell), batch))
@@ -97,8 +99,10 @@ def _forget_batch(conversations: QuerySet[Conversation], *, skip_locked: bool) -
 
 
 def _keep_counts(conversations: QuerySet[Conversation], messages: QuerySet[Message]) -> None:
+    handovers = Handover.objects.filter(conversation__in=conversations)
+    tallied = tally(conversations, messages, handovers, at=TruncDate("created_at"), by_entry=True)
     # In order, so that two that delete at once do not wait for each other in a circle.
-    for cell, num in sorted(tally(conversations, messages, at=TruncDate("created_at"), by_entry=True).items()):
+    for cell, num in sorted(tallied.items()):
         figures, _ = DailyFigures.objects.get_or_create(
             day=cell.at,
             kind=cell.kind,

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
-from django.db.models import Avg, Count, Q, QuerySet
+from django.db.models import Aggregate, Count, F, Q, QuerySet, Sum
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from chat.models import Conversation, Feedback, Message
+from chat.models import Conversation, Feedback, Message, TrialFigures
 from chat.sequential import is_worse
 from training import trials
 from training.models import Activation, AdapterVersion, Trial
@@ -23,15 +24,20 @@ logger = logging.getLogger(__name__)
 
 FAILED = Q(finish_reason=Message.FinishReason.ERROR)
 DECLINED = Q(is_declined=True) & ~FAILED
-# What is counted of the answers on each side.
-COUNTS = {
-    "num_answers": Q(),
-    "num_answered": Q(version__isnull=False, is_declined=False) & ~FAILED,
-    "num_suggested": DECLINED & ~Q(suggestions=[]),
-    "num_declined": DECLINED & Q(suggestions=[]),
-    "num_cancelled": Q(finish_reason=Message.FinishReason.CANCELLED),
-    "num_failed": FAILED,
-    "num_unhelpful": Q(feedback__rating=Feedback.Rating.DOWN),
+# What is counted of the answers on each side, by the columns of TrialFigures.
+COUNTS: dict[str, Aggregate] = {
+    "num_conversations": Count("conversation", distinct=True),
+    "num_conversations_declined": Count("conversation", distinct=True, filter=DECLINED),
+    "num_conversations_failed": Count("conversation", distinct=True, filter=FAILED),
+    "num_answers": Count("pk"),
+    "num_answered": Count("pk", filter=Q(version__isnull=False, is_declined=False) & ~FAILED),
+    "num_suggested": Count("pk", filter=DECLINED & ~Q(suggestions=[])),
+    "num_declined": Count("pk", filter=DECLINED & Q(suggestions=[])),
+    "num_cancelled": Count("pk", filter=Q(finish_reason=Message.FinishReason.CANCELLED)),
+    "num_failed": Count("pk", filter=FAILED),
+    "num_unhelpful": Count("pk", filter=Q(feedback__rating=Feedback.Rating.DOWN)),
+    "num_decided": Count("confidence"),
+    "sum_confidence": Sum("confidence", default=0.0),
 }
 
 
@@ -48,7 +54,7 @@ class Side:
         num_unhelpful: that the customer rated as not helpful.
         num_conversations_declined, num_conversations_failed: with at least one answer of that kind, suggestions being
             no answer either.
-        confidence: the mean; None if nothing was decided.
+        num_decided, sum_confidence: answers that have a confidence, and what these add up to.
     """
 
     version: AdapterVersion
@@ -62,7 +68,13 @@ class Side:
     num_cancelled: int = 0
     num_failed: int = 0
     num_unhelpful: int = 0
-    confidence: float | None = None
+    num_decided: int = 0
+    sum_confidence: float = 0.0
+
+    @property
+    def confidence(self) -> float | None:
+        """The mean; None if nothing was decided."""
+        return self.sum_confidence / self.num_decided if self.num_decided else None
 
     @property
     def figures(self) -> list[tuple[str, str]]:
@@ -115,26 +127,36 @@ def trial_to_show() -> Trial | None:
 
 
 def sides(trial: Trial) -> Sides:
-    """What has come of a trial so far, or came of it until it ended."""
-    return Sides(_side(trial, is_challenger=True), _side(trial, is_challenger=False))
+    """What has come of a trial so far, or came of it until it ended; deleted conversations count as they did."""
+    # Before what is still there: a conversation that is deleted in between is missed once, not counted twice.
+    kept = {row["is_challenger"]: row for row in trial.figures.values("is_challenger", *COUNTS)}
+    counted = {is_challenger: row for (_pk, is_challenger), row in _count(Conversation.objects.filter(trial=trial))}
+
+    def side(version: AdapterVersion, *, is_challenger: bool) -> Side:
+        rows = [found[is_challenger] for found in (kept, counted) if is_challenger in found]
+        return Side(version, **{name: sum(row[name] for row in rows) for name in COUNTS})
+
+    return Sides(side(trial.challenger, is_challenger=True), side(trial.champion, is_challenger=False))
 
 
-def _side(trial: Trial, *, is_challenger: bool) -> Side:
-    answers = _answers(trial).filter(conversation__is_challenger=is_challenger)
-    counted = answers.aggregate(
-        num_conversations=Count("conversation", distinct=True),
-        num_conversations_declined=Count("conversation", distinct=True, filter=DECLINED),
-        num_conversations_failed=Count("conversation", distinct=True, filter=FAILED),
-        confidence=Avg("confidence"),
-        **{name: Count("pk", filter=condition) for name, condition in COUNTS.items()},
+def keep(conversations: QuerySet[Conversation]) -> None:
+    """Add what conversations brought to their trials to TrialFigures; for the transaction that deletes them."""
+    # In order, so that two that delete at once do not wait for each other in a circle.
+    for (trial_pk, is_challenger), row in sorted(_count(conversations.exclude(trial=None)), key=lambda each: each[0]):
+        figures, _is_new = TrialFigures.objects.get_or_create(trial_id=trial_pk, is_challenger=is_challenger)
+        TrialFigures.objects.filter(pk=figures.pk).update(**{name: F(name) + row[name] for name in COUNTS})
+
+
+def _count(conversations: QuerySet[Conversation]) -> list[tuple[tuple[int, bool], dict[str, Any]]]:
+    """For each trial's number and side, what the answers in these conversations add up to."""
+    ended = Message.objects.filter(conversation__in=conversations, role=Message.Role.ASSISTANT).exclude(
+        finish_reason=""
     )
-    return Side(trial.challenger if is_challenger else trial.champion, **counted)
-
-
-def _answers(trial: Trial) -> QuerySet[Message]:
-    ended = Message.objects.filter(conversation__trial=trial, role=Message.Role.ASSISTANT).exclude(finish_reason="")
     # The conversations go on after the trial, all with the live version.
-    return ended.filter(created_at__lte=trial.ended_at) if trial.ended_at else ended
+    until = Q(conversation__trial__ended_at=None) | Q(created_at__lte=F("conversation__trial__ended_at"))
+    side = ("conversation__trial", "conversation__is_challenger")
+    rows = ended.filter(until).order_by().values(*side).annotate(**COUNTS)
+    return [((row[side[0]], row[side[1]]), row) for row in rows]
 
 
 def look() -> None:

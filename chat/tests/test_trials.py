@@ -11,8 +11,8 @@ from django.test import Client as Browser
 from django.utils import timezone
 from pytest_django import Settings
 
-from chat import trials
-from chat.models import Conversation, Message
+from chat import retention, trials
+from chat.models import Conversation, Feedback, Message, TrialFigures
 from chat.tasks import watch_trial
 from chat.tests.conftest import FAST
 from chat.tests.test_consumers import Client, long_answer, run
@@ -135,8 +135,10 @@ def test_both_sides_are_counted_alike(trial: Trial) -> None:
         num_declined=2,
         num_cancelled=1,
         num_failed=1,
-        confidence=0.5,
+        num_decided=5,
+        sum_confidence=2.5,
     )
+    assert found.challenger.confidence == 0.5
     champion = found.champion
     assert (champion.version, champion.num_conversations, champion.num_answers) == (trial.champion, 2, 2)
     assert (champion.num_answered, champion.num_suggested, champion.num_declined) == (1, 1, 0)
@@ -157,6 +159,52 @@ def test_what_is_said_after_the_end_is_not_counted(trial: Trial) -> None:
     found = trials.sides(trial)
     assert (found.challenger.num_answers, found.champion.num_answers) == (1, 0)
     assert found.champion.figures[2][1] == "–", "nothing is no share"
+
+
+def test_deleted_conversations_count_as_they_did(trial: Trial, client: Browser) -> None:
+    """In two goes, some by the customer while the trial runs, the others when it has long ended."""
+    for is_challenger in (True, True, False, False):
+        conversation, _token = begun(is_challenger=is_challenger)
+        for kind, confidence in (("answered", 0.9), ("suggested", 0.4), ("failed", 0.0)):
+            answer(conversation, kind, confidence)
+        Feedback.objects.create(message=conversation.messages.all()[0], rating="down")
+    before = trials.sides(trial)
+
+    retention.forget(Conversation.objects.filter(pk__in=[each.pk for each in Conversation.objects.all()[1:3]]))
+    assert trials.sides(trial) == before
+    training_trials.end(trial, Outcome.STOPPED, by=None, reason="")
+    trial.refresh_from_db()
+    answer(conversation, "declined")
+    retention.forget(Conversation.objects.all())
+
+    assert not Message.objects.exists()
+    assert trials.sides(trial) == before
+    assert (before.challenger.num_conversations, before.challenger.num_unhelpful) == (2, 2)
+    assert before.challenger.confidence == pytest.approx(0.65)
+    client.force_login(User.objects.create_superuser("olga"))
+    page = client.get(f"/admin/training/trial/{trial.pk}/change/").content.decode()
+    assert page.count("33 % (2)") == 8, "answered, asked what was meant, interrupted and not helpful, on both sides"
+
+
+def test_a_conversation_of_no_trial_leaves_nothing_to_one(trial: Trial) -> None:
+    answer(Conversation.objects.create(token_sha256="", language="es"))
+    begun(is_challenger=True)
+
+    retention.forget(Conversation.objects.all())
+
+    assert not TrialFigures.objects.exists()
+
+
+def test_customers_who_delete_do_not_hide_a_worse_challenger(trial: Trial) -> None:
+    answer(begun(is_challenger=False)[0])
+    for _ in range(12):
+        answer(begun(is_challenger=True)[0], "declined")
+    retention.forget(Conversation.objects.all())
+
+    watch_trial()
+
+    trial.refresh_from_db()
+    assert "in 12 of 12 conversations" in trial.reason
 
 
 @pytest.mark.parametrize(
