@@ -175,6 +175,7 @@ class ConversationAdmin(ModelAdmin):
             path("export.csv", wrap(staff.export), {"model_admin": self, "form": "csv"}, name="chat_export_csv"),
             path("export.jsonl", wrap(staff.export), {"model_admin": self, "form": "jsonl"}, name="chat_export_jsonl"),
             path("wording/<int:message_pk>/", wrap(staff.add_wording), name="chat_add_wording"),
+            path("<uuid:conversation_pk>/step-in/", wrap(staff.step_in), name="chat_step_in"),
         ]
         return own + super().get_urls()
 

@@ -1,6 +1,7 @@
 """A hand-over from asking to closing; the only writer of its state.
 
     waiting -> taken -> returned | closed          waiting -> returned | closed
+    taken at once, when a person steps in unasked
     taken -> waiting, when the person is gone while the customer waits for an answer
 
 Each change is a conditional update that names what it expects, so that of two people who take a conversation one gets
@@ -23,7 +24,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from chat import opening
-from chat.models import Conversation, Handover, Message
+from chat.models import Conversation, Handover, Message, PublicName
 
 # Whoever waits longer is told so, once.
 LONG_WAIT = timedelta(minutes=3)
@@ -53,8 +54,9 @@ class Change:
 
 
 def name_of(user: User) -> str:
-    """What customers read of somebody: the first name, never the login."""
-    return user.first_name.strip() or _("Our team")
+    """What customers read of somebody: the name chosen for that, else the first name; never the login."""
+    chosen = PublicName.objects.filter(user=user).first()
+    return chosen.name if chosen else user.first_name.strip() or _("Our team")
 
 
 def open_of(conversation: Conversation) -> Handover | None:
@@ -136,11 +138,38 @@ def take(pk: int, user: User) -> Change:
     if handover.state == State.TAKEN and handover.taken_by_id == user.pk:
         return Change(handover)
     _move(handover, [State.WAITING], state=State.TAKEN, taken_by=user, taken_at=now, agent_seen_at=now)
-    with translation.override(handover.language):
-        text = _("%(name)s is with you now. It is a person who reads and answers from here on.") % {
-            "name": name_of(user)
-        }
-    return Change(handover, [_notice(handover, text)])
+    return Change(handover, [_taken_notice(handover, user)])
+
+
+def step_in(conversation: Conversation, user: User) -> Change:
+    """Take a conversation from the assistant, without the customer having asked.
+
+    Raises:
+        CannotDo: people have it already.
+    """
+    now = timezone.now()
+    try:
+        with transaction.atomic():
+            conversation.hold()
+            handover = Handover.objects.create(
+                conversation=conversation,
+                reference=_new_reference(),
+                reason=Handover.Reason.STEPPED_IN,
+                state=State.TAKEN,
+                language=conversation.language,
+                asked_at=now,
+                taken_by=user,
+                taken_at=now,
+                agent_seen_at=now,
+                # As far as anybody knows.
+                customer_seen_at=conversation.updated_at,
+            )
+    except IntegrityError as error:
+        had = open_of(conversation)
+        if had is None:
+            raise
+        raise CannotDo(_who_has(had)) from error
+    return Change(handover, [_taken_notice(handover, user)])
 
 
 def reply(pk: int, user: User, text: str, client_id: str) -> Change:
@@ -292,6 +321,17 @@ def closed_in_words() -> str:
         else _("We cannot say when somebody will read this.")
     )
     return when + " " + _("You can leave an e-mail address below, so that we can write to you.")
+
+
+def _taken_notice(handover: Handover, user: User) -> Message:
+    with translation.override(handover.language):
+        text = _("%(name)s is with you now. It is a person who reads and answers from here on.") % {
+            "name": name_of(user)
+        }
+        if handover.reason == Handover.Reason.STEPPED_IN:
+            # Nobody has told it yet.
+            text += "\n\n" + _("Your number is **%(reference)s**.") % {"reference": handover.reference}
+    return _notice(handover, text)
 
 
 def _returned_notice(handover: Handover) -> Message:

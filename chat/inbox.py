@@ -6,20 +6,21 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.contrib import admin
+from django import forms
+from django.contrib import admin, messages
 from django.contrib.auth.models import User
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from chat import handovers
-from chat.models import Feedback, Handover, Message
+from chat.models import Feedback, Handover, Message, PublicName
 from faq.models import FaqEntry
 
 PERMISSION = "chat.answer_conversation"
@@ -33,17 +34,61 @@ MAX_QUERY_CHARS = 100
 State = Handover.State
 
 
+class NameForm(forms.ModelForm):  # type: ignore[type-arg]
+    """How customers read somebody's name; empty goes back to the default."""
+
+    class Meta:
+        model = PublicName
+        fields = ("name",)
+        widgets = {"name": forms.TextInput({"class": "room-input", "autocomplete": "off"})}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["name"].required = False
+
+    def clean_name(self) -> str:
+        name = " ".join(self.cleaned_data["name"].split())
+        if not name.isprintable():
+            raise ValidationError(_("There are characters in it that cannot be seen."))
+        return name
+
+
 @require_safe
 def inbox(request: HttpRequest) -> HttpResponse:
     """The page; what is in it comes over the websocket (inbox_consumer.py)."""
+    user = _permitted(request)
+    return _page(request, NameForm(instance=PublicName.objects.filter(user=user).first()))
+
+
+@require_POST
+def choose_name(request: HttpRequest) -> HttpResponse:
+    """Keep the name that customers are to read of whoever asks."""
+    user = _permitted(request)
+    form = NameForm(request.POST, instance=PublicName.objects.filter(user=user).first() or PublicName(user=user))
+    if not form.is_valid():
+        return _page(request, form)
+    if form.cleaned_data["name"]:
+        form.save()
+    else:
+        PublicName.objects.filter(user=user).delete()
+    messages.success(request, _("Customers read your name as “%(name)s”.") % {"name": handovers.name_of(user)})
+    return redirect("admin:chat_inbox")
+
+
+def _permitted(request: HttpRequest) -> User:
     if not request.user.has_perm(PERMISSION):
         raise PermissionDenied
     assert isinstance(request.user, User), "a permission was asked for"
+    return request.user
+
+
+def _page(request: HttpRequest, form: NameForm) -> HttpResponse:
     context = {
         "title": _("Inbox"),
         "texts": _texts(),
         "max_chars": handovers.MAX_REPLY_CHARS,
-        "name": handovers.name_of(request.user),
+        "name": handovers.name_of(_permitted(request)),
+        "name_form": form,
     }
     return render(request, "admin/chat/inbox.html", {**admin.site.each_context(request), **context})
 

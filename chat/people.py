@@ -16,7 +16,11 @@ INBOX = "inbox"
 
 async def ask(conversation: Conversation, language: str) -> None:
     """Let a customer wait for a person; the assistant stops speaking."""
-    change = await database_sync_to_async(handovers.ask)(conversation, language)
+    await silence(conversation, await database_sync_to_async(handovers.ask)(conversation, language))
+
+
+async def silence(conversation: Conversation, change: Change) -> None:
+    """Stop what the assistant is writing, since people have the conversation, and signal what was stored."""
     await replies.stop(conversation)
     await tell(change)
 

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.urls import URLPattern, path
 from unfold.admin import ModelAdmin
 
-from chat.inbox import inbox
+from chat.inbox import choose_name, inbox
 from chat.models import ClosedDay, Handover, OpeningHours
 from training.admin import ReadOnlyAdmin
 
@@ -32,7 +32,12 @@ class HandoverAdmin(ReadOnlyAdmin):
         return request.user.has_perm("chat.delete_conversation")
 
     def get_urls(self) -> list[URLPattern]:
-        return [path("inbox/", self.admin_site.admin_view(inbox), name="chat_inbox"), *super().get_urls()]
+        wrap = self.admin_site.admin_view
+        own = [
+            path("inbox/", wrap(inbox), name="chat_inbox"),
+            path("inbox/name/", wrap(choose_name), name="chat_choose_name"),
+        ]
+        return own + super().get_urls()
 
 
 @admin.register(OpeningHours)

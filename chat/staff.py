@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
+from asgiref.sync import async_to_sync
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -12,20 +15,26 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
+from chat import handovers, inbox, people
 from chat.charts import chart
 from chat.exports import as_csv, as_json_lines, messages_of
 from chat.figures import OUTCOMES, RATINGS, Figures, Kind, Period
 from chat.figures import figures as count
+from chat.handovers import CannotDo
 from chat.models import Conversation, Message
 from faq.models import FaqEntry
 from faq.personal_data import mask
 from training.teaching import add_wording as teach_wording
 from training.views import entry_links
+
+# Whoever wrote longer ago has most likely left the page.
+MAY_BE_HERE = timedelta(hours=1)
 
 
 def _require(request: HttpRequest, *permissions: str) -> None:
@@ -42,8 +51,25 @@ def transcript(request: HttpRequest, conversation: Conversation) -> dict[str, An
         "entries": {entry.key: entry for entry in entries},
         "can_see_entries": request.user.has_perm("faq.view_faqentry") or request.user.has_perm("faq.change_faqentry"),
         "can_see_versions": request.user.has_perm("training.view_adapterversion"),
-        "can_teach": request.user.has_perm("faq.change_faqentry"),
+        "can_teach": request.user.has_perm("faq.add_paraphrase"),
+        "can_step_in": request.user.has_perm(inbox.PERMISSION)
+        and conversation.updated_at > timezone.now() - MAY_BE_HERE
+        and not conversation.handovers.open().exists(),
     }
+
+
+@require_POST
+def step_in(request: HttpRequest, conversation_pk: UUID) -> HttpResponse:
+    """Take a conversation from the assistant without being asked, and answer in the inbox."""
+    _require(request, "chat.view_conversation", inbox.PERMISSION)
+    conversation = get_object_or_404(Conversation, pk=conversation_pk)
+    try:
+        change = handovers.step_in(conversation, request.user)  # type: ignore[arg-type]
+    except CannotDo as error:
+        messages.error(request, str(error))
+        return redirect("admin:chat_conversation_change", conversation.pk)
+    async_to_sync(people.silence)(conversation, change)
+    return redirect("admin:chat_inbox")
 
 
 @require_safe
@@ -82,6 +108,7 @@ def figures(request: HttpRequest) -> HttpResponse:
         "kinds": Kind.choices,
         "outcomes": outcomes,
         "headline": _headline(found),
+        "handed_over": _handed_over(found),
         "tables": [
             # Who asks, asks no version.
             (_("By version"), found.by_version, [*outcomes, *((kind.value, kind.label) for kind in RATINGS)]),
@@ -117,6 +144,30 @@ def _headline(found: Figures) -> list[tuple[str, str, str]]:
     return headline
 
 
+def _handed_over(found: Figures) -> list[tuple[str, str, str]]:
+    """Name, value and definition of each figure of hand-overs: how many, why, and whether somebody came."""
+    counts, total = found.totals.counts, found.totals.num_handed_over
+    definitions = {
+        Kind.ASKED: (_("asked for a person"), _("The customer asked for a person, whatever the assistant had said.")),
+        Kind.UNCLEAR: (
+            _("the assistant did not know"),
+            _("The assistant had not known an answer twice in a row and offered a person, and the customer agreed."),
+        ),
+        Kind.STEPPED_IN: (
+            _("staff stepped in"),
+            _("A person took the conversation from the assistant without being asked."),
+        ),
+        Kind.TAKEN: (
+            _("taken by staff"),
+            _("Of all these, those that a person took. The others wait, or ended before."),
+        ),
+    }
+    all_of_them = _("Times that a conversation went from the assistant to people, in this time.")
+    shares = {kind: f" ({counts[kind] / total:.0%})" for kind in definitions if total}
+    rows = [(name, f"{counts[kind]}{shares.get(kind, '')}", text) for kind, (name, text) in definitions.items()]
+    return [(_("handed over"), str(total), all_of_them), *rows]
+
+
 class WordingForm(forms.Form):
     """A customer's question as one more wording of an entry."""
 
@@ -131,7 +182,7 @@ class WordingForm(forms.Form):
 @require_http_methods(["GET", "HEAD", "POST"])
 def add_wording(request: HttpRequest, message_pk: int) -> HttpResponse:
     """Let staff keep a customer's question as a wording that the next training learns."""
-    _require(request, "chat.view_conversation", "faq.change_faqentry")
+    _require(request, "chat.view_conversation", "faq.add_paraphrase")
     asked = get_object_or_404(Message, pk=message_pk, role=Message.Role.USER)
     back_url = reverse("admin:chat_conversation_change", args=[asked.conversation_id])
     form = WordingForm(request.POST or None, initial={"text": mask(asked.text), "entry": _likely_entry(asked)})

@@ -13,8 +13,8 @@ from pytest_django import Settings
 
 from chat import retention
 from chat.charts import HEIGHT, chart
-from chat.figures import OUTCOMES, Kind, Period, Row, figures
-from chat.models import Conversation, Feedback, Message
+from chat.figures import OUTCOMES, REASONS, Kind, Period, Row, figures
+from chat.models import Conversation, Feedback, Handover, Message
 from chat.tests.test_consumers import answer_to, run
 from chat.tests.test_retention import make_conversation
 from training.models import AdapterVersion
@@ -91,6 +91,36 @@ def test_ratings_and_who_asked_for_a_person_are_counted_and_stay_so() -> None:
         assert (counts[Kind.UP], counts[Kind.DOWN], counts[Kind.PERSONS], counts[Kind.ANSWERED]) == (1, 2, 1, 3)
         assert found.totals.num_replies == 3, "a rating is no reply of its own"
         assert [(each.key, each.num) for each in found.most_asked] == [("hours", 3)]
+
+
+def test_hand_overs_are_counted_by_their_reason_and_stay_so(client: Client, olga: User) -> None:
+    for reason, state in (("asked", "waiting"), ("asked", "closed"), ("unclear", "taken"), ("staff", "taken")):
+        is_taken = state != "waiting"
+        Handover.objects.create(
+            conversation_id=make_conversation(days_ago=40),
+            reference=f"A-{Handover.objects.count()}",
+            reason=reason,
+            state=state,
+            language="es",
+            asked_at=timezone.now() - timedelta(days=2),
+            taken_at=timezone.now() if is_taken else None,
+        )
+    before = figures(Period.WEEK)
+
+    retention.forget(Conversation.objects.all())
+
+    assert not Handover.objects.exists()
+    for found in (before, figures(Period.WEEK)):
+        counts = found.totals.counts
+        assert [counts[kind] for kind in REASONS] == [2, 1, 1]
+        assert (counts[Kind.TAKEN], found.totals.num_handed_over, found.totals.num_replies) == (3, 4, 0)
+        assert [row.counts[Kind.ASKED] for row in found.over_time] == [0, 0, 0, 0, 2, 0, 0]
+    assert figures(Period.DAY).totals.num_handed_over == 0
+    client.force_login(olga)
+    page = client.get(PAGE).content.decode()
+    for figure in ("<dd>4</dd>", "<dd>2 (50%)</dd>", "<dd>1 (25%)</dd>", "<dd>3 (75%)</dd>"):
+        assert figure in page
+    assert 'title="The customer asked for a person, whatever the assistant had said."' in page
 
 
 def test_days_are_those_of_the_clock_that_staff_read(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from django.test import Client as Browser
 from django.utils import timezone
 
 from chat import handovers
-from chat.models import Feedback, Handover, Message
+from chat.models import Conversation, Feedback, Handover, Message
 from chat.tests.test_consumers import ORIGIN, run
 from chat.tests.test_consumers import Client as Page
 from chat.tests.test_people import always_open, ask_for_person, waiting
@@ -335,3 +335,91 @@ def test_the_page_names_who_writes(client: Browser) -> None:
     page = client.get("/admin/chat/handover/inbox/").content.decode()
     assert "customers read from “Lucía”" in page
     assert 'href="/admin/chat/handover/inbox/"' in page, "in the menu"
+
+
+NAME = "/admin/chat/handover/inbox/name/"
+
+
+def test_people_choose_the_name_that_customers_read(client: Browser) -> None:
+    user = agent("lucia.p", "Lucía")
+    client.force_login(user)
+    attack = "<script>alert(1)</script>"
+
+    page = client.post(NAME, {"name": f"  {attack}  de   Pedidos "}, follow=True).content.decode()
+    assert attack not in page
+    assert "“&lt;script&gt;alert(1)&lt;/script&gt; de Pedidos”" in page
+    handover = waiting()
+    handovers.take(handover.pk, user)
+    handovers.reply(handover.pk, user, "Hola", "r1")
+    notice, answer = handover.conversation.messages.order_by("-pk")[:2][::-1]
+    assert answer.author == f"{attack} de Pedidos"
+    assert notice.text.startswith(f"{attack} de Pedidos is with you now.")
+
+    client.post(NAME, {"name": " "})
+    assert handovers.name_of(user) == "Lucía"
+    answer.refresh_from_db()
+    assert answer.author == f"{attack} de Pedidos", "what was said then stays"
+
+
+@pytest.mark.parametrize(("name", "why"), [("a" * 41, "at most 40 characters"), ("Lu\u202ecía", "cannot be seen")])
+def test_a_name_that_cannot_be_is_refused_and_stays_to_be_mended(client: Browser, name: str, why: str) -> None:
+    user = agent("lucia.p", "Lucía")
+    client.force_login(user)
+
+    page = client.post(NAME, {"name": name}).content.decode()
+
+    assert why in page
+    assert f'value="{name}"' in page
+    assert handovers.name_of(user) == "Lucía"
+
+
+def test_a_name_is_chosen_for_oneself_alone(client: Browser) -> None:
+    client.force_login(agent("one", "Uno"))
+    other = agent("two", "Dos")
+
+    client.post(NAME, {"name": "Ana", "user": other.pk})
+
+    assert handovers.name_of(other) == "Dos"
+
+
+def test_a_person_steps_in_where_the_assistant_speaks(live: AdapterVersion, client: Browser) -> None:
+    user = User.objects.create_superuser("lucia.p", first_name="Lucía")
+    client.force_login(user)
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        await page.ask("formas de pago", "c1")
+        await page.read_answer()
+        url = f"/admin/chat/conversation/{page.conversation['conversation']}/"
+        shown = await database_sync_to_async(client.get)(url + "change/")
+        assert "step-in/" in shown.content.decode()
+
+        await database_sync_to_async(client.post)(url + "step-in/")
+
+        handover = (await page.wait_for("handover"))["handover"]
+        assert (handover["state"], handover["agent"]) == ("taken", "Lucía")
+        await page.ask("¿y con bizum?", "c2")
+        assert (await page.wait_for("message"))["message"]["role"] == "user"
+        again = await database_sync_to_async(client.post)(url + "step-in/", follow=True)
+        assert f"Lucía has {handover['reference']}" in again.content.decode()
+        assert "step-in/" not in again.content.decode()
+        await page.close()
+
+    run(scenario)
+    handover = Handover.objects.get()
+    assert (handover.reason, handover.taken_by) == ("staff", user)
+    said = list(handover.conversation.messages.values_list("role", flat=True))
+    assert said == ["user", "assistant", "system", "user"], "the assistant is silent"
+    notice = handover.conversation.messages.get(role="system").text
+    assert notice.startswith("Lucía is with you now.")
+    assert handover.reference in notice
+    assert handover.conversation.wants_person_at is None, "nobody asked"
+
+
+def test_nobody_steps_in_where_a_customer_has_long_left(client: Browser) -> None:
+    client.force_login(User.objects.create_superuser("olga"))
+    conversation, _token = Conversation.start("es")
+    Conversation.objects.update(updated_at=timezone.now() - timedelta(hours=2))
+
+    assert "step-in/" not in client.get(f"/admin/chat/conversation/{conversation.pk}/change/").content.decode()
