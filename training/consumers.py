@@ -28,7 +28,7 @@ from training import status_signal, versions
 from training.lm.decisions import Stopped
 from training.models import AdapterVersion
 from training.overview import training_status
-from training.playground import MAX_QUESTION_CHARS, CannotTry, Tried, try_out
+from training.playground import MAX_QUESTION_CHARS, CannotTry, Tried, may_choose, may_try, try_out
 
 CLOSE_FORBIDDEN = 4003
 CLOSE_POLICY_VIOLATION = 4008
@@ -44,6 +44,9 @@ class StaffConsumer(AsyncWebsocketConsumer):
     """A websocket for staff who have `permission`, and nobody else."""
 
     permission: str
+
+    def lets_in(self, user: User) -> bool:
+        return user.has_perm(self.permission)
 
     async def connect(self) -> None:
         # Accepted even if it is closed at once: a browser is told a reason only then.
@@ -66,7 +69,7 @@ class StaffConsumer(AsyncWebsocketConsumer):
     @database_sync_to_async
     def _permitted(self) -> User | None:
         user = User.objects.filter(pk=self.scope["user"].pk, is_active=True, is_staff=True).first()  # type: ignore[union-attr]
-        return user if user is not None and user.has_perm(self.permission) else None
+        return user if user is not None and self.lets_in(user) else None
 
     def _language(self) -> str:
         headers = dict(self.scope["headers"])
@@ -106,7 +109,8 @@ class PlaygroundConsumer(StaffConsumer):
     handler of this one has returned.
     """
 
-    permission = "training.view_adapterversion"
+    def lets_in(self, user: User) -> bool:
+        return may_try(user)
 
     async def connect(self) -> None:
         self.stop = threading.Event()
@@ -151,7 +155,7 @@ class PlaygroundConsumer(StaffConsumer):
         if self.trials:
             raise BadFrame(_("Wait for the answer, or stop it."))
         question = _checked(frame.get("question"))
-        found = await _find(frame.get("versions"))
+        found = await self._find(frame.get("versions"))
         if not self.questions.take():
             seconds = self.questions.seconds_left
             raise BadFrame(_("You are writing very fast. Please wait %(seconds)d seconds.") % {"seconds": seconds})
@@ -184,6 +188,23 @@ class PlaygroundConsumer(StaffConsumer):
         finally:
             del self.trials[version.name]
             await self._send({"type": "done", "version": version.name, **end})
+
+    @database_sync_to_async
+    def _find(self, names: Any) -> list[AdapterVersion]:
+        """The versions named, each once."""
+        is_list = isinstance(names, list) and all(
+            isinstance(name, str) and len(name) <= MAX_NAME_CHARS for name in names
+        )
+        if not is_list or not 1 <= len(names) <= MAX_VERSIONS:
+            raise BadFrame(_("Choose one version or two."))
+        try:
+            found = list(dict.fromkeys(versions.find(name) for name in names))
+        except versions.VersionError as error:
+            raise BadFrame(str(error)) from error
+        assert self.user is not None, "only who was let in asks"
+        if not may_choose(self.user) and found != [versions.live_version()]:
+            raise BadFrame(_("Only the version in use is yours to try. Load the page again."))
+        return found
 
     @database_sync_to_async
     def _described(self, tried: Tried) -> dict[str, Any]:
@@ -254,15 +275,3 @@ def _checked(question: Any) -> str:
             % {"num": len(clean), "max": MAX_QUESTION_CHARS}
         )
     return clean
-
-
-@database_sync_to_async
-def _find(names: Any) -> list[AdapterVersion]:
-    """The versions named, each once."""
-    is_sound = isinstance(names, list) and all(isinstance(name, str) and len(name) <= MAX_NAME_CHARS for name in names)
-    if not is_sound or not 1 <= len(names) <= MAX_VERSIONS:
-        raise BadFrame(_("Choose one version or two."))
-    try:
-        return list(dict.fromkeys(versions.find(name) for name in names))
-    except versions.VersionError as error:
-        raise BadFrame(str(error)) from error

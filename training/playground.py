@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from channels.db import database_sync_to_async
+from django.contrib.auth.models import AnonymousUser, User
 from django.utils.translation import gettext as _
 
 from training import serving
@@ -54,6 +55,15 @@ class Tried:
     text: str
     near: tuple[Near, ...] = ()
     threshold: float | None = None
+
+
+def may_try(user: User | AnonymousUser) -> bool:
+    """Whoever sees versions may put a question to any; whoever adds wordings, to the live one."""
+    return may_choose(user) or user.has_perm("faq.add_paraphrase")
+
+
+def may_choose(user: User | AnonymousUser) -> bool:
+    return user.has_perm("training.view_adapterversion")
 
 
 class CannotTry(Exception):

@@ -29,6 +29,7 @@ from training.going_live import undo as undo_activation
 from training.insights import THRESHOLDS, apply_threshold, critical_lost
 from training.models import AdapterVersion, TrainingRun, Trial
 from training.overview import queue, training_status
+from training.playground import may_choose, may_try
 from training.preflight import NotReady, Preflight, in_minutes, preflight, require_ready
 from training.retraining import cheapest_preset
 from training.spreadsheets import BYTE_ORDER_MARK, no_formula
@@ -393,16 +394,19 @@ def undo(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def playground(request: HttpRequest) -> HttpResponse:
-    """Ask two versions one question; it is answered over a websocket (consumers.py)."""
-    _require(request, "training.view_adapterversion")
-    found = list(AdapterVersion.objects.all())
+    """Ask two versions one question, or the live one; it is answered over a websocket (consumers.py)."""
+    if not may_try(request.user):
+        raise PermissionDenied
     live = versions.live_version()
+    is_free = may_choose(request.user)
+    found = list(AdapterVersion.objects.all()) if is_free else [live] if live else []
     first, second = _side_by_side(found, live, request.GET.get("version", ""), request.GET.get("with", ""))
-    may_teach = request.user.has_perm("faq.change_faqentry")
+    may_teach = request.user.has_perm("faq.add_paraphrase")
     context = {
         "title": _("Try it out"),
         "versions": found,
         "live": live,
+        "may_choose": is_free,
         "first": first,
         "second": second,
         "may_teach": may_teach,
@@ -447,7 +451,7 @@ def _playground_texts() -> dict[str, str]:
 @require_POST
 def add_wording(request: HttpRequest) -> JsonResponse:
     """Make a question that was tried another wording of a published entry."""
-    _require(request, "faq.change_faqentry")
+    _require(request, "faq.add_paraphrase")
     given = request.POST.get("entry", "")
     entry = FaqEntry.objects.published().filter(pk=given).first() if given.isdecimal() else None
     if entry is None:

@@ -11,7 +11,7 @@ from django.apps import apps
 from django.contrib.auth.models import Group, User
 from pytest_django import Settings
 
-from chat.tests.test_roles import AGENT, EVERYBODY, PUBLISHER, ROLES, TRAINER
+from chat.tests.test_roles import AGENT, EVERYBODY, ROLES
 from training.consumers import CLOSE_FORBIDDEN
 from training.tests.test_consumers import socket
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 SOCKETS = {
     "/ws/training/": EVERYBODY - {AGENT},
-    "/ws/playground/": {TRAINER, PUBLISHER, "owner"},
+    "/ws/playground/": EVERYBODY,
     "/ws/inbox/": {AGENT, "owner"},
 }
 
@@ -32,6 +32,7 @@ def somebody(who: str, settings: Settings) -> User | None:
         settings.LANGUAGE_CODE = "es"
         import_module("chat.migrations.0004_roles").create_roles(apps, None)
         import_module("chat.migrations.0009_people").let_agents_answer(apps, None)
+        import_module("chat.migrations.0010_rooms").let_agents_teach(apps, None)
         user.groups.add(Group.objects.get(name=who))
     return user
 

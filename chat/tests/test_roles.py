@@ -16,7 +16,7 @@ from chat.models import Conversation, Site
 from faq.models import FaqEntry, OffTopicQuestion
 from training import trials, versions
 from training.lm.config import TrainConfig
-from training.models import RetrainingSchedule, TrainingRun
+from training.models import AdapterVersion, RetrainingSchedule, TrainingRun
 from training.tests.conftest import MakeVersion, make_version, shop
 
 pytestmark = [pytest.mark.django_db, pytest.mark.database]
@@ -78,8 +78,9 @@ DOORS = [
     Door(TRIAL + "{trial}/stop/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "roll-back/", {PUBLISHER, "owner"}, is_post=True),
     Door(VERSION + "undo/", {PUBLISHER, "owner"}, is_post=True),
-    Door(VERSION + "playground/", {TRAINER, PUBLISHER, "owner"}),
-    Door(VERSION + "playground/add-wording/", {EDITOR, "owner"}, is_post=True),
+    # Those who teach try what is live.
+    Door(VERSION + "playground/", EVERYBODY),
+    Door(VERSION + "playground/add-wording/", {EDITOR, AGENT, "owner"}, is_post=True),
     Door("/admin/training/activation/", {TRAINER, PUBLISHER, "owner"}),
     Door("/admin/training/activation/?at=2025-05-03T17:20", {TRAINER, PUBLISHER, "owner"}),
     Door("/admin/training/scheduledactivation/", {TRAINER, PUBLISHER, "owner"}),
@@ -87,9 +88,9 @@ DOORS = [
     Door("/admin/training/retrainingschedule/1/change/", EVERYBODY - {AGENT}),
     Door("/admin/training/retrainingschedule/1/change/", {TRAINER, "owner"}, is_post=True),
     Door(CONVERSATION, {AGENT, "owner"}),
-    # Whoever reads conversations and edits entries.
-    Door(CONVERSATION + "wording/{question}/", {"owner"}),
-    Door(CONVERSATION + "wording/{question}/", {"owner"}, is_post=True),
+    Door(CONVERSATION + "wording/{question}/", {AGENT, "owner"}),
+    Door(CONVERSATION + "wording/{question}/", {AGENT, "owner"}, is_post=True),
+    Door(CONVERSATION + "{conversation}/step-in/", {AGENT, "owner"}, is_post=True),
     Door(CONVERSATION + "{conversation}/change/", {AGENT, "owner"}),
     Door(CONVERSATION + "{conversation}/delete/", {"owner"}),
     Door(CONVERSATION + "{conversation}/delete/", {"owner"}, is_post=True),
@@ -97,6 +98,7 @@ DOORS = [
     Door(CONVERSATION + "export.csv", {AGENT, "owner"}),
     Door(CONVERSATION + "export.jsonl?outcome=answered", {AGENT, "owner"}),
     Door("/admin/chat/handover/inbox/", {AGENT, "owner"}),
+    Door("/admin/chat/handover/inbox/name/", {AGENT, "owner"}, is_post=True),
     Door("/admin/chat/handover/", {AGENT, "owner"}),
     Door("/admin/chat/handover/{handover}/change/", {AGENT, "owner"}),
     Door("/admin/chat/handover/add/", set()),
@@ -149,6 +151,7 @@ def _roles(db: None, settings: Settings) -> None:
     import_module("chat.migrations.0005_bundle_rights").grant_rights(apps, None)
     import_module("chat.migrations.0007_records").let_agents_export(apps, None)
     import_module("chat.migrations.0009_people").let_agents_answer(apps, None)
+    import_module("chat.migrations.0010_rooms").let_agents_teach(apps, None)
 
 
 def log_in(client: Client, who: str) -> None:
@@ -187,6 +190,32 @@ def test_the_menu_shows_only_doors_that_open(client: Client, numbers: dict[str, 
         "/admin/chat/site/",
     ):
         assert f'href="{closed}"' not in page
+
+
+@pytest.mark.parametrize("who", [EDITOR, AGENT])
+def test_those_who_teach_find_the_playground_and_only_the_live_version_there(
+    client: Client, numbers: dict[str, int], who: str
+) -> None:
+    log_in(client, who)
+    live, other = (AdapterVersion.objects.get(pk=numbers[name]) for name in ("version", "other"))
+
+    page = client.get(VERSION + "playground/", {"version": str(other)}).content.decode()
+
+    assert f'value="{live.name}"' in page
+    assert other.name not in page
+    assert "add-wording" in page
+    assert f'href="{VERSION}playground/"' in client.get("/admin/faq/faqentry/").content.decode(), "in the menu"
+
+
+def test_an_agent_adds_wordings_and_changes_nothing_else_of_an_entry(client: Client, numbers: dict[str, int]) -> None:
+    log_in(client, AGENT)
+    entry = FaqEntry.objects.get(key="pay")
+
+    client.post(f"{CONVERSATION}wording/{numbers['question']}/", {"entry": entry.pk, "text": "¿aceptan bizum?"})
+
+    assert entry.paraphrases.filter(text="¿aceptan bizum?").exists()
+    page = client.get(f"/admin/faq/faqentry/{entry.pk}/change/").content.decode()
+    assert 'name="_save"' not in page
 
 
 def test_who_may_not_stop_a_trial_does_not(client: Client, numbers: dict[str, int]) -> None:

@@ -275,11 +275,26 @@ def test_others_are_shut_out(who: str) -> None:
         user = User.objects.create_user("carla")
         user.user_permissions.add(Permission.objects.get(codename="view_adapterversion"))
     elif who == "clerk without the right":
-        user = clerk("view_trainingrun", "view_faqentry", "change_faqentry")
+        user = clerk("view_trainingrun", "view_faqentry", "view_conversation")
     elif who == "somebody who left":
         user = clerk("view_adapterversion")
         User.objects.update(is_active=False)
     play(user, is_shut_out)
+
+
+@ASKING
+def test_who_teaches_tries_the_live_version_and_no_other() -> None:
+    live, other = trained(), trained()
+    versions.activate(live)
+
+    async def scenario(communicator: WebsocketCommunicator) -> None:
+        for names in ([other], [live, other], [other, live]):
+            await ask(communicator, "formas de pago", *names)
+            assert "Only the version in use" in (await hear(communicator))["text"]
+        await ask(communicator, "formas de pago", live)
+        assert (await hear_ends(communicator, 1))[live.name]["text"] == "Con tarjeta o transferencia."
+
+    play(clerk("add_paraphrase"), scenario)
 
 
 def test_a_right_taken_away_ends_it() -> None:
@@ -346,7 +361,7 @@ def test_a_single_version_stands_alone(client: Client, olga: User, make_version:
 
 
 def test_what_was_asked_becomes_another_wording(client: Client, shop: None) -> None:
-    client.force_login(clerk("change_faqentry"))
+    client.force_login(clerk("add_paraphrase"))
     entry = FaqEntry.objects.get(key="hours")
 
     response = client.post(ADD, {"entry": entry.pk, "text": "  ¿cuándo   <b>echan</b> el cierre? "})
@@ -386,7 +401,7 @@ def test_what_cannot_be_a_wording_is_refused_in_words(
     assert Paraphrase.objects.count() == num_wordings
 
 
-def test_only_who_may_change_entries_teaches(client: Client, shop: None, make_version: MakeVersion) -> None:
+def test_only_who_may_add_wordings_teaches(client: Client, shop: None, make_version: MakeVersion) -> None:
     make_version()
     entry = FaqEntry.objects.get(key="hours")
     client.force_login(clerk("view_adapterversion", "view_faqentry"))
