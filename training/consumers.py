@@ -1,6 +1,7 @@
 """The websockets of staff, each for those alone who have its permission.
 
-training     out  {"run": … or null, "queue": […]} as in `overview.training_status`: at once, and whenever a run moves
+training     out  {"run": … or null, "queue": […]} as in `overview.training_status`: at once, and whenever a run moves,
+             within a second of each step
 playground   in   {"type": "ask", "question", "versions": [name, …]}   {"type": "stop"}
              out  {"type": "delta", "version", "text"}   {"type": "done", "version", …}   {"type": "error", "text"}
 """
@@ -79,8 +80,12 @@ class StaffConsumer(AsyncWebsocketConsumer):
 
 
 class WatchConsumer(StaffConsumer):
-    groups = [status_signal.GROUP]
+    groups = [status_signal.GROUP, status_signal.STAFF]
     permission = "training.view_trainingrun"
+
+    async def connect(self) -> None:
+        self.told: dict[str, Any] | None = None
+        await super().connect()
 
     async def begin(self, user: User) -> None:
         await self._tell()
@@ -89,13 +94,17 @@ class WatchConsumer(StaffConsumer):
         if await self._let_in():
             await self._tell()
 
+    async def training_progress(self, event: dict[str, Any]) -> None:
+        self.told = event
+        await self.training_status(event)
+
     async def _tell(self) -> None:
         await self.send(json.dumps(await self._status()))
 
     @database_sync_to_async
     def _status(self) -> dict[str, Any]:
         with translation.override(self._language()):
-            return training_status()
+            return training_status(self.told)
 
 
 class BadFrame(Exception):

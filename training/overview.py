@@ -45,9 +45,16 @@ def overview(user: User | AnonymousUser) -> dict[str, Any]:
     }
 
 
-def training_status() -> dict[str, Any]:
-    """What a page that watches asks for again and again: the run that is under way, and who waits behind it."""
+def training_status(told: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a page that watches asks for again and again: the run that is under way, and who waits behind it.
+
+    Args:
+        told: what `status_signal.send_progress` last said, which may be ahead of the row.
+    """
     run = current_run()
+    if run and told and (told["run"], told["claim"]) == (run.pk, run.claim) and told["values"]["step"] > run.step:
+        for name, value in told["values"].items():
+            setattr(run, name, value)
     return {"run": run_status(run) if run else None, "queue": [each.pk for each in queue()]}
 
 

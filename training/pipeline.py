@@ -41,8 +41,9 @@ logger = logging.getLogger(__name__)
 
 Code = RunEvent.Code
 Phase = TrainingRun.Phase
+# How soon after the last one a step is told; sooner, it is left to the next one to tell.
 PROGRESS_SECONDS = 0.5
-# However many steps there are, their progress is written about so often.
+# However many steps there are, they are written into the row about so often. Others are told and not written.
 MAX_WRITES = 400
 MAX_CURVE_POINTS = 200
 # In the run's log; and as many measurements of what is held out.
@@ -215,13 +216,13 @@ def _enter(run: TrainingRun, phase: Phase, **values: Any) -> None:
 
 
 def _train(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: threading.Event) -> TrainResult:
-    last_written, last_step = 0.0, 0
+    last_told, last_written = 0.0, 0
     log = _StepLog(run)
     losses: dict[str, float] = {}
     curve: list[list[float | None]] = list(run.curve)
 
     def on_progress(progress: TrainProgress) -> None:
-        nonlocal last_written, last_step
+        nonlocal last_told, last_written
         if progress.train_loss is not None:
             losses["train_loss"] = progress.train_loss
             curve.append([progress.step, round(progress.train_loss, 4), None])
@@ -232,15 +233,23 @@ def _train(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: th
             # The form of a curve needs no more; what was held out is measured seldom and stays.
             curve[:] = [point for number, point in enumerate(curve) if number % 2 == 0 or point[2] is not None]
         is_last = progress.step == progress.max_steps
-        is_due = time.monotonic() - last_written >= PROGRESS_SECONDS
+        is_due = is_last or progress.is_before_eval or time.monotonic() - last_told >= PROGRESS_SECONDS
         try:
             log.tell(progress)
-            if is_last or (is_due and progress.step - last_step >= progress.max_steps / MAX_WRITES):
-                last_written, last_step = time.monotonic(), progress.step
-                memory_mb = psutil.Process().memory_info().rss // MEGABYTE
-                runs.progress(
-                    run, step=progress.step, max_steps=progress.max_steps, curve=curve, memory_mb=memory_mb, **losses
-                )
+            if is_due:
+                last_told = time.monotonic()
+                values = {
+                    "step": progress.step,
+                    "max_steps": progress.max_steps,
+                    "curve": curve,
+                    "memory_mb": psutil.Process().memory_info().rss // MEGABYTE,
+                    **losses,
+                }
+                if is_last or progress.step - last_written >= progress.max_steps / MAX_WRITES:
+                    last_written = progress.step
+                    runs.progress(run, **values)
+                else:
+                    runs.tell(run, **values)
         except DatabaseError as error:
             # A training of hours is worth more than one line of its progress.
             logger.warning("training run %s: this progress was not recorded: %s", run.pk, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from typing import Any
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
@@ -13,7 +14,8 @@ from redis.exceptions import RedisError
 logger = logging.getLogger(__name__)
 
 GROUP = "training.status"
-
+# Staff who watch runs, and they alone: more than the rows tell.
+STAFF = "training.staff"
 
 RUN_MOVED = "run moved"
 VERSION_LIVE = "version live"
@@ -21,13 +23,19 @@ VERSION_LIVE = "version live"
 
 def send(what: str) -> None:
     """Signal once the surrounding transaction is committed. Without Redis nobody watches, which is no error."""
-    transaction.on_commit(partial(_send, what))
+    transaction.on_commit(partial(_send, GROUP, {"type": "training.status", "what": what}))
 
 
-def _send(what: str) -> None:
+def send_progress(run_pk: int, claim: str, values: dict[str, Any]) -> None:
+    """Tell staff where a run is, as columns of its row, when the row itself is not written."""
+    event = {"type": "training.progress", "run": run_pk, "claim": claim, "values": values}
+    transaction.on_commit(partial(_send, STAFF, event))
+
+
+def _send(group: str, event: dict[str, Any]) -> None:
     try:
         layer = get_channel_layer()
         assert layer is not None, "settings configure one"
-        async_to_sync(layer.group_send)(GROUP, {"type": "training.status", "what": what})
+        async_to_sync(layer.group_send)(group, event)
     except (RedisError, OSError) as error:
         logger.debug("nobody was told of the new status: %s", error)

@@ -325,7 +325,14 @@ class _Progress(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            self._on_progress(TrainProgress(state.global_step, state.max_steps, batch_size=self._batch_size))
+            self._on_progress(
+                TrainProgress(
+                    state.global_step,
+                    state.max_steps,
+                    batch_size=self._batch_size,
+                    is_before_eval=control.should_evaluate,
+                )
+            )
         if self._should_stop():
             self.was_stopped = control.should_training_stop = True
 

@@ -96,6 +96,32 @@ def test_the_log_and_the_queue_are_sent_as_they_grow() -> None:
     watch(clerk("view_trainingrun"), scenario)
 
 
+def test_a_step_is_told_that_no_row_holds() -> None:
+    run = runs.start_in_foreground()
+
+    async def scenario(communicator: WebsocketCommunicator) -> None:
+        await told(communicator)
+        await database_sync_to_async(runs.progress)(run, phase=TrainingRun.Phase.TRAINING, step=50, max_steps=200)
+        assert (await told(communicator))["step"] == 50
+        values = {"step": 60, "max_steps": 200, "curve": [[60, 1.5, None]], "memory_mb": 900}
+        await database_sync_to_async(runs.tell)(run, **values)
+        status = await told(communicator)
+        assert (status["step"], status["percent"], status["curve"]) == (60, 34, [[60, 1.5, None]])
+        await database_sync_to_async(runs.queue_run)()
+        assert (await told(communicator))["step"] == 60, "it does not go back when something else is told"
+        await database_sync_to_async(runs.release)(run)
+        await told(communicator)
+        taken = await database_sync_to_async(runs.claim)(run.pk)
+        assert taken is not None
+        await database_sync_to_async(runs.tell)(run, **values)
+        await told(communicator)
+        assert (await told(communicator))["step"] == 50, "whoever has lost the run says nothing of it any more"
+
+    watch(clerk("view_trainingrun"), scenario)
+    run.refresh_from_db()
+    assert run.step == 50
+
+
 def test_nothing_to_watch_is_said_too() -> None:
     async def scenario(communicator: WebsocketCommunicator) -> None:
         assert await told(communicator) is None

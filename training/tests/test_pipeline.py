@@ -482,7 +482,7 @@ def test_ten_thousand_steps_write_a_thousand_rows_at_most(
         return TrainResult(num_steps, num_steps, 1.0, 1.0, 1.0, was_stopped=True)
 
     monkeypatch.setattr(sft, "train", tell_all)
-    monkeypatch.setattr(status_signal, "_send", lambda what: None)
+    monkeypatch.setattr(status_signal, "_send", lambda group, event: None)
     with CaptureQueriesContext(connection) as queries:
         pipeline.execute(run)
 
@@ -492,6 +492,44 @@ def test_ten_thousand_steps_write_a_thousand_rows_at_most(
     steps = run.events.filter(code="step")
     assert 30 <= steps.count() <= 41
     assert steps.last().values["step"] > num_steps - 300  # type: ignore[union-attr]
+
+
+def test_every_step_is_told_however_seldom_the_row_is_written(
+    shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(pipeline, "MAX_WRITES", 3)
+    told: list[int] = []
+    monkeypatch.setattr(runs, "tell", lambda run, *, step, **values: told.append(step))
+    run = runs.start_in_foreground(config=replace(FAST, min_steps=12, max_steps=12))
+
+    with CaptureQueriesContext(connection) as queries:
+        pipeline.execute(run)
+
+    num_written = len([query for query in queries if query["sql"].startswith("UPDATE") and '"curve"' in query["sql"]])
+    assert num_written <= 5
+    assert {1, 2, 3, 5, 6, 7, 9, 10, 11} <= set(told)
+
+
+def test_a_step_before_the_measurement_is_told_at_once(
+    shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may take long, and the next step comes after it."""
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 1000.0)
+    told: list[int] = []
+    progress = runs.progress
+
+    def note(claimed: TrainingRun, *, step: int = 0, **values: object) -> None:
+        told.append(step)
+        progress(claimed, **({"step": step} if step else {}), **values)
+
+    monkeypatch.setattr(runs, "progress", note)
+    run = runs.start_in_foreground(config=replace(FAST, min_steps=12, max_steps=12, save_steps=4))
+
+    pipeline.execute(run)
+
+    assert {4, 8, 12} <= set(told)
+    assert not {2, 3, 5, 6, 7, 9, 10} & set(told)
 
 
 def test_its_log_tells_the_whole_way(shop: None, on_tiny_llama: None) -> None:
