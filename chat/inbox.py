@@ -187,7 +187,7 @@ def _basis(message: Message) -> list[str]:
     elif message.is_declined:
         basis.append(_("not known"))
     if message.confidence is not None:
-        basis.append(_("confidence %(percent)d %%") % {"percent": round(100 * message.confidence)})
+        basis.append(_("%(percent)d %% sure") % {"percent": round(100 * message.confidence)})
     if message.version:
         basis.append(str(message.version))
     if message.finish_reason != Message.FinishReason.STOP:

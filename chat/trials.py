@@ -88,7 +88,7 @@ class Side:
             (_("stopped by the customer"), self._share(self.num_cancelled)),
             (_("interrupted"), self._share(self.num_failed)),
             (_("rated as not helpful"), self._share(self.num_unhelpful)),
-            (_("mean confidence"), "–" if self.confidence is None else f"{100 * self.confidence:.0f} %"),
+            (_("how sure, on average"), "–" if self.confidence is None else f"{100 * self.confidence:.0f} %"),
         ]
 
     def _share(self, num: int) -> str:

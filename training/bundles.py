@@ -202,7 +202,7 @@ def _unpacked(file: BinaryIO) -> Iterator[tuple[Path, Manifest]]:
             inspect_adapter(folder / BUNDLE / "adapter", base, manifest.config)
         except (AdapterError, BaseModelError) as error:
             raise BundleError(
-                _("The bundle's adapter is not one that was trained on this base model: %(error)s.") % {"error": error}
+                _("What the file holds was not trained on this base model: %(error)s.") % {"error": error}
             ) from error
         yield folder, manifest
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from training.models import RunEvent, TrainingRun
@@ -34,8 +35,11 @@ def in_words(event: RunEvent) -> str:
         Code.PHASE: "%(phase)s",
         Code.RESUMED: _("Goes on after step %(step)d, which was saved"),
         Code.BATCH: _("The memory holds %(size)d wordings at a time; the result is the same"),
-        Code.STEP: _("Learning: step %(step)d of %(max_steps)d, error %(loss)s"),
-        Code.MEASURED: _("Measured after step %(step)d of %(max_steps)d: error %(loss)s on what is held out"),
+        Code.STEP: _("Learning: step %(step)d of %(max_steps)d, %(sureness)s sure of the right words"),
+        Code.MEASURED: _(
+            "Measured after step %(step)d of %(max_steps)d: %(sureness)s sure of the right words, asked in ways that it"
+            " has not seen"
+        ),
         Code.RETURNED: _("Interrupted; it goes on when its turn comes"),
         Code.LOST: _("Its process was lost; it goes on when its turn comes"),
         Code.CANCEL_ASKED: _("Cancelled by %(by)s") if event.by else _("Somebody cancelled it"),
@@ -51,6 +55,7 @@ def _values(event: RunEvent) -> dict[str, Any]:
     if "phase" in values:
         values["phase"] = TrainingRun.Phase(values["phase"]).label
     if "loss" in values:
+        # The mean probability of each right token, which is what a loss says to somebody who knows none.
         loss = values["loss"]
-        values["loss"] = "–" if loss is None else number_format(loss, decimal_pos=2)
+        values["sureness"] = "–" if loss is None else f"{round(100 * math.exp(-loss))} %"
     return values

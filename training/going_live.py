@@ -115,7 +115,7 @@ def smoke_test(version: AdapterVersion) -> None:
         futures = [serving.ask(answer.question, version)[1] for answer in asked]
         keys = [future.result(timeout=SMOKE_TEST_SECONDS).key for future in futures]
     except (EngineBusy, EngineDied, StillAsking) as error:
-        raise VersionError(_("The engine is too busy to try the version. Try again in a minute.")) from error
+        raise VersionError(_("The assistant is too busy to try the version. Try again in a minute.")) from error
     missed = [answer for answer, key in zip(asked, keys, strict=True) if key != answer.answered_key]
     if len(missed) > len(asked) // 5:
         raise VersionError(

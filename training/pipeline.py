@@ -139,8 +139,8 @@ def _in_words(error: Exception) -> str:
     no_room = ("out of memory", "can't allocate memory", "not enough memory")
     if isinstance(error, MemoryError) or any(words in str(error).lower() for words in no_room):
         return _(
-            "Not enough memory: close other programs, lower per_device_train_batch_size or max_length "
-            "under “Advanced”, or choose a smaller base model."
+            "Not enough memory: close other programs and try again. If that does not help, a technician can lower "
+            "per_device_train_batch_size or max_length under “Advanced”, or choose a smaller base model."
         )
     if isinstance(error, (NothingToLearn, BaseModelError, updates.CannotUpdate)):
         return str(error)

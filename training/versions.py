@@ -96,7 +96,7 @@ def check_precision(version: AdapterVersion) -> None:
     precision = configured_precision()
     if version.exam.is_quantized != (precision is None or precision.is_quantized):
         raise VersionError(
-            _("Version %(version)s took its exam with the base model in another precision. Train again.")
+            _("Version %(version)s took its exam under other settings of this server. Train again.")
             % {"version": version}
         )
 

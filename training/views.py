@@ -279,7 +279,7 @@ def set_threshold(request: HttpRequest, version_pk: int) -> HttpResponse:
     LogEntry.objects.log_actions(request.user.pk, [version], CHANGE, change_message=change, single_object=True)
     messages.success(
         request,
-        _("%(version)s answers from %(percent)d %% confidence on.")
+        _("%(version)s answers when it is at least %(percent)d %% sure.")
         % {"version": version, "percent": round(100 * version.threshold_in_use)},
     )
     return redirect("admin:training_adapterversion_change", version.pk)
@@ -444,7 +444,7 @@ def _playground_texts() -> dict[str, str]:
         "restsOn": _("It rests on"),
         "likeliest": _("Likeliest"),
         "near": _("Also near"),
-        "confidence": _("confidence {confidence}; from {threshold} on it answers"),
+        "confidence": _("{confidence} sure; from {threshold} on it answers"),
     }
 
 

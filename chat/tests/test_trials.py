@@ -145,7 +145,7 @@ def test_both_sides_are_counted_alike(trial: Trial) -> None:
     assert champion.confidence == pytest.approx(0.8)
     rows = {name: (ours, theirs) for name, ours, theirs in found.rows}
     assert rows["answered"] == ("33 % (2)", "50 % (1)")
-    assert rows["mean confidence"] == ("50 %", "80 %")
+    assert rows["how sure, on average"] == ("50 %", "80 %")
 
 
 def test_what_is_said_after_the_end_is_not_counted(trial: Trial) -> None:

@@ -68,7 +68,7 @@ def test_two_versions_answer_one_question_side_by_side(playground: Page) -> None
         answer = column(page, version)
         expect(answer).to_contain_text("Cerramos a las ocho.", timeout=60_000)
         expect(answer).to_contain_text("This would be said")
-        expect(answer).to_contain_text(re.compile(r"confidence \d+(\.\d)?%"))
+        expect(answer).to_contain_text(re.compile(r"\d+(\.\d)?% sure"))
         expect(answer.get_by_role("link", name="¿A qué hora cierran?")).to_have_attribute(
             "href", re.compile(r"^/admin/faq/faqentry/\d+/change/$")
         )

@@ -88,7 +88,7 @@ def test_the_log_and_the_queue_are_sent_as_they_grow() -> None:
         await database_sync_to_async(runs.progress)(run, step=1, max_steps=2)
         third = (await told(communicator))["log"]
         assert third[:2] == first["run"]["log"], "a line keeps its name and its words"
-        assert third[2]["text"] == "Learning: step 1 of 2, error 0.50"
+        assert third[2]["text"] == "Learning: step 1 of 2, 61 % sure of the right words"
         await database_sync_to_async(runs.succeed)(run)
         last = json.loads(await communicator.receive_from(timeout=2))
         assert (last["run"]["id"], last["queue"]) == (waiting.pk, [waiting.pk]), "its turn comes"

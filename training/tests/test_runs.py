@@ -377,7 +377,7 @@ def test_it_keeps_what_happened_in_the_readers_words(olga: User) -> None:
         "Asked for by olga",
         "Started",
         "Learning",
-        "Learning: step 40 of 120, error 0.61",
+        "Learning: step 40 of 120, 54 % sure of the right words",
         "Its process was lost; it goes on when its turn comes",
         "Started, attempt 2",
         "Goes on after step 40, which was saved",
@@ -386,7 +386,7 @@ def test_it_keeps_what_happened_in_the_readers_words(olga: User) -> None:
     ]
     with translation.override("es"):
         assert lines(run)[2]["text"] == str(TrainingRun.Phase.TRAINING.label) == "Aprendiendo"
-        assert "0,61" in lines(run)[3]["text"]
+        assert "54 %" in lines(run)[3]["text"]
     olga.delete()
     assert lines(run)[0]["text"] == "Asked for"
 

@@ -339,7 +339,7 @@ def test_past_trials_are_read_and_never_changed(publisher: Client, trial: Trial)
     assert "It was &lt;worse&gt;." in publisher.get(url).content.decode()
     page = publisher.get(f"{url}{trial.pk}/change/").content.decode()
     assert "It was &lt;worse&gt;." in page
-    assert "mean confidence" in page
+    assert "how sure, on average" in page
     assert publisher.post(f"{url}{trial.pk}/change/", {"share": 9}).status_code == 403
     assert publisher.get(f"{url}add/").status_code == 403
     assert publisher.post(f"{url}{trial.pk}/delete/", {"post": "yes"}).status_code == 403
