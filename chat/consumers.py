@@ -14,10 +14,11 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from chat import people
-from chat.limits import Allowance
 from chat.models import Conversation
-from chat.session import BadFrame, Session, parse
+from chat.session import Session
 from training import serving, status_signal
+from training.frames import BadFrame, parse
+from training.limits import Allowance
 
 CLOSE_POLICY_VIOLATION = 4008
 CLOSE_FORBIDDEN = 4003

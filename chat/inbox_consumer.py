@@ -20,9 +20,9 @@ from django.utils.translation import gettext as _
 
 from chat import handovers, inbox, people
 from chat.handovers import MAX_REPLY_CHARS, CannotDo
-from chat.limits import Allowance
-from chat.session import BadFrame, clean, parse
 from training.consumers import CLOSE_POLICY_VIOLATION, StaffConsumer
+from training.frames import BadFrame, checked_text, clean, parse
+from training.limits import Allowance
 
 MOVES = {"take": handovers.take, "give_back": handovers.give_back, "close": handovers.close}
 
@@ -88,7 +88,9 @@ class InboxConsumer(StaffConsumer):
         client_id = frame.get("client_id")
         if not isinstance(client_id, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,58}", client_id):
             raise BadFrame("bad_client_id", _("The message has no valid identifier."))
-        text = _checked_reply(frame.get("text"), client_id)
+        text = checked_text(
+            frame.get("text"), client_id, max_chars=MAX_REPLY_CHARS, if_empty=_("Write an answer first.")
+        )
         await self._change(handovers.reply, _number(frame), user, text, client_id)
         await self._send({"type": "stored", "client_id": client_id})
 
@@ -121,17 +123,3 @@ def _number(frame: dict[str, Any]) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or not 0 < number < 2**63:
         raise BadFrame("unknown_handover", _("That conversation is not here any more."))
     return number
-
-
-def _checked_reply(text: Any, client_id: str) -> str:
-    cleaned = clean(text) if isinstance(text, str) else ""
-    if not cleaned:
-        raise BadFrame("empty", _("Write an answer first."), client_id=client_id)
-    if len(cleaned) > MAX_REPLY_CHARS:
-        raise BadFrame(
-            "too_long",
-            _("Your message has %(num)d characters; at most %(max)d fit. Please shorten it.")
-            % {"num": len(cleaned), "max": MAX_REPLY_CHARS},
-            client_id=client_id,
-        )
-    return cleaned

@@ -1,35 +1,11 @@
-"""How much one connection, or all about one thing, may ask for."""
+"""How much all about one thing may ask for, whatever connections they use."""
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 from collections import OrderedDict
 
-
-class Allowance:
-    """A token bucket: `capacity` at once, `per_second` in the long run."""
-
-    def __init__(self, *, capacity: float, per_second: float) -> None:
-        self._capacity = capacity
-        self._per_second = per_second
-        self._left = capacity
-        self._counted_at = time.monotonic()
-
-    def take(self) -> bool:
-        now = time.monotonic()
-        self._left = min(self._capacity, self._left + (now - self._counted_at) * self._per_second)
-        self._counted_at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-    @property
-    def seconds_left(self) -> int:
-        """Until the next one is allowed, rounded up."""
-        return max(0, math.ceil((1 - self._left) / self._per_second))
+from training.limits import Allowance
 
 
 class Allowances:

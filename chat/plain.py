@@ -18,8 +18,9 @@ from chat import people
 from chat.markdown import render as to_html
 from chat.models import Conversation, Message
 from chat.polling import for_address
-from chat.session import MAX_HISTORY, BadFrame, Session
+from chat.session import MAX_HISTORY, Session
 from chat.views import chat_config
+from training.frames import BadFrame
 
 COOKIE = "conversation"
 # The page is sent when the answer is there, or after so long without it.

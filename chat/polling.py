@@ -21,10 +21,12 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 
-from chat.limits import Allowance, Allowances
+from chat.limits import Allowances
 from chat.models import Conversation
 from chat.origins import is_own, sites_at
-from chat.session import BadFrame, Session, checked_frame, parse_json
+from chat.session import Session
+from training.frames import BadFrame, checked_frame, parse_json
+from training.limits import Allowance
 
 # What was committed late is told twice rather than never; a page drops what it has.
 OVERLAP = timedelta(seconds=5)

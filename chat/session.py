@@ -15,7 +15,6 @@ The page must say where it belongs before anything else is heard: with a site's 
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Protocol
 
@@ -29,30 +28,18 @@ from django.utils.translation import gettext as _
 
 from chat import people, ratings, replies
 from chat.handovers import CannotDo
-from chat.limits import Allowance
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message, Site
 from chat.origins import is_own, sites_at
 from chat.retention import forget
+from training.frames import BadFrame, checked_text, clean
+from training.limits import Allowance
 from training.status import public_status
 
-MAX_FRAME_CHARS = 16_384
 MAX_HISTORY = 100
 MAX_NAME_CHARS = 100
 MAX_EMAIL_CHARS = 254
 
 validate_email_length = MaxLengthValidator(MAX_EMAIL_CHARS)
-
-
-class BadFrame(Exception):
-    """A frame that cannot be acted on: a code for programs and a text for people."""
-
-    def __init__(self, code: str, text: str, *, client_id: str = "") -> None:
-        super().__init__(text)
-        self.code = code
-        self.client_id = client_id
-
-    def as_frame(self) -> dict[str, Any]:
-        return {"type": "error", "code": self.code, "text": str(self), "client_id": self.client_id}
 
 
 class Carrier(Protocol):
@@ -174,7 +161,7 @@ class Session:
         client_id = frame.get("client_id")
         if not isinstance(client_id, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", client_id):
             raise BadFrame("bad_client_id", _("The message has no valid identifier."))
-        text = checked_text(frame.get("text"), client_id)
+        text = checked_text(frame.get("text"), client_id, max_chars=MAX_MESSAGE_CHARS)
         if not self.messages.take():
             seconds = self.messages.seconds_left
             raise BadFrame(
@@ -326,55 +313,3 @@ class Session:
 
 def _unknown_conversation(client_id: str = "") -> BadFrame:
     return BadFrame("unknown_conversation", _("That conversation is not here any more."), client_id=client_id)
-
-
-def clean(text: str) -> str:
-    """A text as it can be stored and sent: PostgreSQL stores no NUL, and no lone surrogate is UTF-8."""
-    return text.replace("\0", "").encode("utf-8", "ignore").decode().strip()
-
-
-def checked_text(text: Any, client_id: str) -> str:
-    """
-    Raises:
-        BadFrame: nothing was written, or too much.
-    """
-    cleaned = clean(text) if isinstance(text, str) else ""
-    if not cleaned:
-        raise BadFrame("empty", _("Write a question first."), client_id=client_id)
-    if len(cleaned) > MAX_MESSAGE_CHARS:
-        raise BadFrame(
-            "too_long",
-            _("Your message has %(num)d characters; at most %(max)d fit. Please shorten it.")
-            % {"num": len(cleaned), "max": MAX_MESSAGE_CHARS},
-            client_id=client_id,
-        )
-    return cleaned
-
-
-def parse(text: str | None) -> dict[str, Any]:
-    """
-    Raises:
-        BadFrame: it is no frame.
-    """
-    if text is None:
-        raise BadFrame("not_text", _("Only text is understood here."))
-    return checked_frame(parse_json(text))
-
-
-def parse_json(text: str) -> Any:
-    """
-    Raises:
-        BadFrame: it is too long, or no JSON.
-    """
-    if len(text) > MAX_FRAME_CHARS:
-        raise BadFrame("frame_too_long", _("That is too long."))
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadFrame("not_json", _("The message is not valid JSON.")) from error
-
-
-def checked_frame(frame: Any) -> dict[str, Any]:
-    if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
-        raise BadFrame("no_type", _("The message has no type."))
-    return frame

@@ -6,7 +6,6 @@ not who made it: digests find damage, and what is unpacked cannot run, but whose
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import stat
@@ -76,13 +75,8 @@ def _manifest(version: AdapterVersion, paths: dict[str, Path]) -> Row:
         "base_revision": version.base_model.rpartition("@")[2],
         "snapshot": version.snapshot.sha256,
         "exam": _read_exam(paths["exam.json"])["metrics"],
-        "files": {name: _sha256(path) for name, path in sorted(paths.items())},
+        "files": {name: versions.sha256_of(path) for name, path in sorted(paths.items())},
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _member(name: str, size: int) -> zipfile.ZipInfo:

@@ -3,17 +3,15 @@
 training     out  {"run": … or null, "queue": […]} as in `overview.training_status`: at once, and whenever a run moves,
              within a second of each step
 playground   in   {"type": "ask", "question", "versions": [name, …]}   {"type": "stop"}
-             out  {"type": "delta", "version", "text"}   {"type": "done", "version", …}   {"type": "error", "text"}
+             out  {"type": "delta", "version", "text"}   {"type": "done", "version", …}
+                  {"type": "error", "code", "text"}
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
 import threading
-import time
-from collections import deque
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -26,6 +24,8 @@ from django.utils.translation import gettext as _
 
 from faq.models import FaqEntry
 from training import status_signal, versions
+from training.frames import BadFrame, checked_text, parse
+from training.limits import Allowance
 from training.lm.decisions import Stopped
 from training.models import AdapterVersion
 from training.overview import training_status
@@ -34,7 +34,6 @@ from training.playground import MAX_QUESTION_CHARS, CannotTry, Tried, may_choose
 CLOSE_FORBIDDEN = 4003
 CLOSE_POLICY_VIOLATION = 4008
 
-MAX_FRAME_CHARS = 16_384
 MAX_FRAMES_A_MINUTE = 60
 MAX_QUESTIONS_A_MINUTE = 20
 MAX_VERSIONS = 2
@@ -107,10 +106,6 @@ class WatchConsumer(StaffConsumer):
             return training_status(self.told)
 
 
-class BadFrame(Exception):
-    """A frame that cannot be acted on; the text tells staff why."""
-
-
 class PlaygroundConsumer(StaffConsumer):
     """Staff put one question at a time to one version or two.
 
@@ -124,8 +119,8 @@ class PlaygroundConsumer(StaffConsumer):
     async def connect(self) -> None:
         self.stop = threading.Event()
         self.trials: dict[str, asyncio.Task[None]] = {}
-        self.frames = Window(MAX_FRAMES_A_MINUTE)
-        self.questions = Window(MAX_QUESTIONS_A_MINUTE)
+        self.frames = Allowance(capacity=MAX_FRAMES_A_MINUTE, per_second=MAX_FRAMES_A_MINUTE / 60)
+        self.questions = Allowance(capacity=MAX_QUESTIONS_A_MINUTE, per_second=MAX_QUESTIONS_A_MINUTE / 60)
         self.is_open = False
         await super().connect()
 
@@ -142,14 +137,15 @@ class PlaygroundConsumer(StaffConsumer):
             if await self._let_in() is None:
                 self._leave()
             elif not self.frames.take():
-                await self._send({"type": "error", "text": _("Too many messages at once. Please wait a moment.")})
+                error = BadFrame("too_many_frames", _("Too many messages at once. Please wait a moment."))
+                await self._send(error.as_frame())
                 self._leave()
                 await self.close(code=CLOSE_POLICY_VIOLATION)
             else:
                 try:
-                    await self._handle(_parse(text_data))
+                    await self._handle(parse(text_data))
                 except BadFrame as error:
-                    await self._send({"type": "error", "text": str(error)})
+                    await self._send(error.as_frame())
 
     async def _handle(self, frame: dict[str, Any]) -> None:
         match frame.get("type"):
@@ -158,16 +154,17 @@ class PlaygroundConsumer(StaffConsumer):
             case "stop":
                 self._stop()
             case _:
-                raise BadFrame(_("That kind of message is not known here."))
+                raise BadFrame("unknown_type", _("That kind of message is not known here."))
 
     async def _ask(self, frame: dict[str, Any]) -> None:
         if self.trials:
-            raise BadFrame(_("Wait for the answer, or stop it."))
-        question = _checked(frame.get("question"))
+            raise BadFrame("busy", _("Wait for the answer, or stop it."))
+        question = checked_text(frame.get("question"), max_chars=MAX_QUESTION_CHARS)
         found = await self._find(frame.get("versions"))
         if not self.questions.take():
             seconds = self.questions.seconds_left
-            raise BadFrame(_("You are writing very fast. Please wait %(seconds)d seconds.") % {"seconds": seconds})
+            text = _("You are writing very fast. Please wait %(seconds)d seconds.")
+            raise BadFrame("too_fast", text % {"seconds": seconds})
         self.stop = threading.Event()
         for version in found:
             self.trials[version.name] = asyncio.create_task(self._try(question, version, self.stop))
@@ -205,14 +202,14 @@ class PlaygroundConsumer(StaffConsumer):
             isinstance(name, str) and len(name) <= MAX_NAME_CHARS for name in names
         )
         if not is_list or not 1 <= len(names) <= MAX_VERSIONS:
-            raise BadFrame(_("Choose one version or two."))
+            raise BadFrame("bad_versions", _("Choose one version or two."))
         try:
             found = list(dict.fromkeys(versions.find(name) for name in names))
         except versions.VersionError as error:
-            raise BadFrame(str(error)) from error
+            raise BadFrame("bad_versions", str(error)) from error
         assert self.user is not None, "only who was let in asks"
         if not may_choose(self.user) and found != [versions.live_version()]:
-            raise BadFrame(_("Only the version in use is yours to try. Load the page again."))
+            raise BadFrame("not_live", _("Only the version in use is yours to try. Load the page again."))
         return found
 
     @database_sync_to_async
@@ -237,50 +234,3 @@ class PlaygroundConsumer(StaffConsumer):
     async def _send(self, frame: dict[str, Any]) -> None:
         if self.is_open:
             await self.send(text_data=json.dumps(frame, ensure_ascii=False))
-
-
-class Window:
-    """How much one connection may ask for within a minute."""
-
-    def __init__(self, most: int) -> None:
-        self._times: deque[float] = deque(maxlen=most)
-
-    @property
-    def seconds_left(self) -> int:
-        """Until the next one is allowed, rounded up; 0 if it is."""
-        if len(self._times) < (self._times.maxlen or 0):
-            return 0
-        return max(0, math.ceil(60 - (time.monotonic() - self._times[0])))
-
-    def take(self) -> bool:
-        if self.seconds_left:
-            return False
-        self._times.append(time.monotonic())
-        return True
-
-
-def _parse(text: str | None) -> dict[str, Any]:
-    if text is None:
-        raise BadFrame(_("Only text is understood here."))
-    if len(text) > MAX_FRAME_CHARS:
-        raise BadFrame(_("That is too long."))
-    try:
-        frame = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadFrame(_("The message is not valid JSON.")) from error
-    if not isinstance(frame, dict):
-        raise BadFrame(_("The message has no type."))
-    return frame
-
-
-def _checked(question: Any) -> str:
-    # No lone surrogate can be sent on as UTF-8.
-    clean = question.replace("\0", "").encode("utf-8", "ignore").decode().strip() if isinstance(question, str) else ""
-    if not clean:
-        raise BadFrame(_("Write a question first."))
-    if len(clean) > MAX_QUESTION_CHARS:
-        raise BadFrame(
-            _("Your message has %(num)d characters; at most %(max)d fit. Please shorten it.")
-            % {"num": len(clean), "max": MAX_QUESTION_CHARS}
-        )
-    return clean

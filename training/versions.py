@@ -54,7 +54,7 @@ def publish_files(run: TrainingRun, staged: Path) -> AdapterVersion:
     """Give the staged files their final name, by which they are complete; the caller saves the row last."""
     assert run.snapshot is not None
     version = AdapterVersion(
-        number=run.pk, run=run, snapshot=run.snapshot, base_model=run.base_model, sha256=_sha256(staged / WEIGHTS)
+        number=run.pk, run=run, snapshot=run.snapshot, base_model=run.base_model, sha256=sha256_of(staged / WEIGHTS)
     )
     version.path.parent.mkdir(parents=True, exist_ok=True)
     if version.path.exists():
@@ -72,7 +72,7 @@ def check_files(version: AdapterVersion) -> None:
     weights = version.path / WEIGHTS
     if not weights.is_file():
         raise VersionError(_("The files of version %(version)s are missing.") % {"version": version})
-    if _sha256(weights) != version.sha256:
+    if sha256_of(weights) != version.sha256:
         raise VersionError(_("The files of version %(version)s are damaged.") % {"version": version})
 
 
@@ -325,6 +325,6 @@ def roll_back(
         return activate(version, activated_by=activated_by, note=note, is_rollback=True)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from chat.limits import Allowance
 from chat.replies import MAX_DELTAS, deltas
+from training.limits import Allowance
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_deltas_join_to_the_text_exactly_and_are_few(text: str) -> None:
 
 def test_an_allowance_runs_out_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("chat.limits.time.monotonic", lambda: now)
+    monkeypatch.setattr("training.limits.time.monotonic", lambda: now)
     allowance = Allowance(capacity=2, per_second=0.5)
 
     assert [allowance.take() for _ in range(3)] == [True, True, False]

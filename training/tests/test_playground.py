@@ -244,8 +244,13 @@ def test_it_may_be_asked_so_often_and_no_more(olga: User, make_version: MakeVers
         for _ in range(MAX_QUESTIONS_A_MINUTE):
             await ask(communicator, "horario", version)
             assert (await hear_ends(communicator, 1))[version.name]["outcome"] == "failed"
-        await ask(communicator, "horario", version)
-        assert "Please wait" in (await hear(communicator))["text"]
+        # Another one every three seconds.
+        for _ in range(MAX_QUESTIONS_A_MINUTE):
+            await ask(communicator, "horario", version)
+            frame = await hear(communicator)
+            if frame["type"] == "error":
+                break
+        assert "Please wait" in frame["text"]
 
     play(olga, scenario)
 
