@@ -49,6 +49,8 @@ OUTCOMES: dict[Kind, Q] = {
 RATINGS = (Kind.UP, Kind.DOWN)
 # Why a conversation was handed over to people.
 REASONS = (Kind.ASKED, Kind.UNCLEAR, Kind.STEPPED_IN)
+# These, and whether anybody came.
+HANDED_OVER = (*REASONS, Kind.TAKEN)
 _KIND = Case(
     When(role=Message.Role.USER, then=Value(Kind.QUESTIONS.value)),
     *(When(condition, then=Value(kind.value)) for kind, condition in OUTCOMES.items()),

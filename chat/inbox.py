@@ -40,7 +40,11 @@ class NameForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = PublicName
         fields = ("name",)
-        widgets = {"name": forms.TextInput({"class": "room-input", "autocomplete": "off"})}
+        widgets = {
+            "name": forms.TextInput(
+                {"class": "room-input", "autocomplete": "off", "aria-describedby": "inbox-name-hint"}
+            )
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -151,6 +155,7 @@ def _row(handover: Any) -> dict[str, Any]:
         "state": handover.state,
         "state_text": handover.get_state_display(),
         "reason": handover.get_reason_display(),
+        "was_asked": handover.reason != Handover.Reason.STEPPED_IN,
         "language": handover.get_language_display(),
         "customer": conversation.customer_name,
         "email": handover.email or conversation.customer_email,
@@ -204,6 +209,7 @@ def _texts() -> dict[str, str]:
         "here": _("here now"),
         "away": _("left %(time)s ago"),
         "waited": _("asked %(time)s ago"),
+        "begun": _("%(time)s ago"),
         "seconds": _("%(num)s s"),
         "minutes": _("%(num)s min"),
         "hours": _("%(num)s h"),

@@ -24,7 +24,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from chat import handovers, inbox, people
 from chat.charts import chart
 from chat.exports import as_csv, as_json_lines, messages_of
-from chat.figures import OUTCOMES, RATINGS, Figures, Kind, Period
+from chat.figures import HANDED_OVER, OUTCOMES, RATINGS, Figures, Kind, Period
 from chat.figures import figures as count
 from chat.handovers import CannotDo
 from chat.models import Conversation, Message
@@ -112,7 +112,11 @@ def figures(request: HttpRequest) -> HttpResponse:
         "tables": [
             # Who asks, asks no version.
             (_("By version"), found.by_version, [*outcomes, *((kind.value, kind.label) for kind in RATINGS)]),
-            (_("By language"), found.by_language, Kind.choices),
+            (
+                _("By language"),
+                found.by_language,
+                [(kind.value, kind.label) for kind in Kind if kind not in HANDED_OVER],
+            ),
         ],
         **entry_links(request),
     }

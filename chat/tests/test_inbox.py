@@ -14,7 +14,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client as Browser
 from django.utils import timezone
 
-from chat import handovers
+from chat import handovers, inbox
 from chat.models import Conversation, Feedback, Handover, Message
 from chat.tests.test_consumers import ORIGIN, run
 from chat.tests.test_consumers import Client as Page
@@ -409,6 +409,7 @@ def test_a_person_steps_in_where_the_assistant_speaks(live: AdapterVersion, clie
     run(scenario)
     handover = Handover.objects.get()
     assert (handover.reason, handover.taken_by) == ("staff", user)
+    assert inbox.lists(user)["mine"][0]["was_asked"] is False
     said = list(handover.conversation.messages.values_list("role", flat=True))
     assert said == ["user", "assistant", "system", "user"], "the assistant is silent"
     notice = handover.conversation.messages.get(role="system").text

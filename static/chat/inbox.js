@@ -97,7 +97,7 @@ function rowButton(row, name) {
 function factsOf(row) {
   const seen = row.is_here ? texts.here : filled(texts.away, { time: duration(row.seen_seconds) });
   const agent = row.state === "taken" ? filled(texts.with, { name: row.agent }) : "";
-  return [row.reason, filled(texts.waited, { time: duration(row.seconds) }), seen, agent];
+  return [row.reason, filled(row.was_asked ? texts.waited : texts.begun, { time: duration(row.seconds) }), seen, agent];
 }
 
 function duration(seconds) {
