@@ -12,15 +12,13 @@ import logging
 import shutil
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, transaction
 from django.db.models import F
@@ -31,24 +29,17 @@ from training import exams, runs, serving, trials, updates, versions
 from training.bundle_format import BUNDLE, EVAL, MANIFEST, TRAIN, VERSION_FILES
 from training.going_live import go_live
 from training.lm import sft
-from training.lm.config import TrainConfig, TrainProgress, TrainResult, WarmStart
+from training.lm.config import TrainConfig, TrainResult, WarmStart
 from training.lm.engine import Engine
 from training.lm.loading import BaseModelError
 from training.models import AdapterVersion, DatasetSnapshot, RunEvent, TrainingRun
+from training.progress import Progress, number
 from training.snapshots import NothingToLearn, build_snapshot, keep_snapshot, learned_entries
 
 logger = logging.getLogger(__name__)
 
 Code = RunEvent.Code
 Phase = TrainingRun.Phase
-# How soon after the last one a step is told; sooner, it is left to the next one to tell.
-PROGRESS_SECONDS = 0.5
-# However many steps there are, they are written into the row about so often. Others are told and not written.
-MAX_WRITES = 400
-MAX_CURVE_POINTS = 200
-# In the run's log; and as many measurements of what is held out.
-MAX_TOLD_STEPS = 40
-MEGABYTE = 1_000_000
 EXAM_NAME = "v-000000-examined"
 
 
@@ -172,7 +163,7 @@ def _execute(run: TrainingRun, stop: threading.Event) -> AdapterVersion:
     result = _train(run, run.snapshot, work_dir, stop)
     if result.was_stopped:
         raise Cancelled
-    _enter(run, Phase.EXAM, train_loss=_number(result.train_loss), eval_loss=result.eval_loss)
+    _enter(run, Phase.EXAM, train_loss=number(result.train_loss), eval_loss=result.eval_loss)
     exam = _examine(work_dir / "adapter", run.snapshot.path, stop, learned=_learned_before(run))
     _enter(run, Phase.PACKAGING)
     with tempfile.TemporaryDirectory(dir=work_dir) as staged_root:
@@ -216,46 +207,6 @@ def _enter(run: TrainingRun, phase: Phase, **values: Any) -> None:
 
 
 def _train(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: threading.Event) -> TrainResult:
-    last_told, last_written = 0.0, 0
-    log = _StepLog(run)
-    losses: dict[str, float] = {}
-    curve: list[list[float | None]] = list(run.curve)
-
-    def on_progress(progress: TrainProgress) -> None:
-        nonlocal last_told, last_written
-        if progress.train_loss is not None:
-            losses["train_loss"] = progress.train_loss
-            curve.append([progress.step, round(progress.train_loss, 4), None])
-        if progress.eval_loss is not None:
-            losses["eval_loss"] = progress.eval_loss
-            curve.append([progress.step, None, round(progress.eval_loss, 4)])
-        if len(curve) > MAX_CURVE_POINTS:
-            # The form of a curve needs no more; what was held out is measured seldom and stays.
-            curve[:] = [point for number, point in enumerate(curve) if number % 2 == 0 or point[2] is not None]
-        is_last = progress.step == progress.max_steps
-        is_due = is_last or progress.is_before_eval or time.monotonic() - last_told >= PROGRESS_SECONDS
-        try:
-            log.tell(progress)
-            if is_due:
-                last_told = time.monotonic()
-                values = {
-                    "step": progress.step,
-                    "max_steps": progress.max_steps,
-                    "curve": curve,
-                    "memory_mb": psutil.Process().memory_info().rss // MEGABYTE,
-                    **losses,
-                }
-                if is_last or progress.step - last_written >= progress.max_steps / MAX_WRITES:
-                    last_written = progress.step
-                    runs.progress(run, **values)
-                else:
-                    runs.tell(run, **values)
-        except DatabaseError as error:
-            # A training of hours is worth more than one line of its progress.
-            logger.warning("training run %s: this progress was not recorded: %s", run.pk, error)
-        if progress.step % 20 == 0 and progress.train_loss is None and progress.eval_loss is None:
-            logger.info("training run %s: step %s of %s", run.pk, progress.step, progress.max_steps)
-
     return sft.train(
         TrainConfig.from_dict(run.config),
         snapshot.path / "train.jsonl",
@@ -263,36 +214,9 @@ def _train(run: TrainingRun, snapshot: DatasetSnapshot, work_dir: Path, stop: th
         work_dir,
         base=runs.configured_base(),
         warm_start=_warm_start(run.warm_start_from),
-        on_progress=on_progress,
+        on_progress=Progress(run),
         should_stop=stop.is_set,
     )
-
-
-@dataclass(slots=True)
-class _StepLog:
-    """The few of all steps that are kept with the run as events."""
-
-    run: TrainingRun
-    is_empty: bool = True
-    told: dict[Code, int] = field(default_factory=dict)
-
-    def tell(self, progress: TrainProgress) -> None:
-        if self.is_empty:
-            self.is_empty = False
-            if progress.step > 1:
-                runs.record(self.run, Code.RESUMED, step=progress.step - 1)
-            if progress.batch_size is not None:
-                runs.record(self.run, Code.BATCH, size=progress.batch_size)
-        self._tell(Code.STEP, progress, progress.train_loss)
-        self._tell(Code.MEASURED, progress, progress.eval_loss)
-
-    def _tell(self, code: Code, progress: TrainProgress, loss: float | None) -> None:
-        is_due = progress.step - self.told.get(code, 0) >= progress.max_steps / MAX_TOLD_STEPS
-        if loss is None or not is_due:
-            return
-        self.told[code] = progress.step
-        shown = _number(round(loss, 4))
-        runs.record(self.run, code, step=progress.step, max_steps=progress.max_steps, loss=shown)
 
 
 def _warm_start(version: AdapterVersion | None) -> WarmStart | None:
@@ -367,7 +291,7 @@ def _stage(
             "snapshot": snapshot.sha256,
             "warm_start_from": run.warm_start_from and run.warm_start_from.name,
             "config": run.config,
-            "result": {**asdict(result), "train_loss": _number(result.train_loss)},
+            "result": {**asdict(result), "train_loss": number(result.train_loss)},
         },
     )
     (staged / "README.md").write_text(_model_card(run, snapshot, exam), encoding="utf-8")
@@ -421,11 +345,6 @@ def _heartbeat(run: TrainingRun, stop: threading.Event) -> Iterator[None]:
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def _number(value: float) -> float | None:
-    """None for what JSON and databases cannot hold."""
-    return value if value == value else None
 
 
 def _without_paths(text: str) -> str:

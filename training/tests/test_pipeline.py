@@ -188,7 +188,7 @@ def test_it_stops_when_cancelled_and_leaves_no_version(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.02)
-    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
     run = runs.start_in_foreground(config=replace(FAST, min_steps=400, max_steps=400))
     progress = runs.progress
 
@@ -220,7 +220,7 @@ def test_a_failed_run_is_tried_again_from_its_last_checkpoint(
             raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
+        patch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
         patch.setattr(runs, "progress", out_of_memory_at_step_five)
         assert pipeline.execute(run) is None
     run.refresh_from_db()
@@ -247,9 +247,9 @@ def test_a_failed_run_is_tried_again_from_its_last_checkpoint(
 def test_it_records_the_curve_in_a_bounded_number_of_writes(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(pipeline, "MAX_WRITES", 6)
-    monkeypatch.setattr(pipeline, "MAX_CURVE_POINTS", 8)
+    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.MAX_WRITES", 6)
+    monkeypatch.setattr("training.progress.MAX_CURVE_POINTS", 8)
     run = runs.start_in_foreground(config=replace(FAST, min_steps=60, max_steps=60, save_steps=60))
 
     with CaptureQueriesContext(connection) as queries:
@@ -310,7 +310,7 @@ def test_it_lives_through_a_moment_without_the_database(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.02)
-    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
     beats = []
     heartbeat, progress = runs.heartbeat, runs.progress
 
@@ -469,7 +469,7 @@ def test_ten_thousand_steps_write_a_thousand_rows_at_most(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the trainer only what it tells; a step every moment, the worst case for what is written."""
-    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
     run = runs.start_in_foreground(config=FAST)
     num_steps = 10_000
 
@@ -497,8 +497,8 @@ def test_ten_thousand_steps_write_a_thousand_rows_at_most(
 def test_every_step_is_told_however_seldom_the_row_is_written(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(pipeline, "MAX_WRITES", 3)
+    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.MAX_WRITES", 3)
     told: list[int] = []
     monkeypatch.setattr(runs, "tell", lambda run, *, step, **values: told.append(step))
     run = runs.start_in_foreground(config=replace(FAST, min_steps=12, max_steps=12))
@@ -515,7 +515,7 @@ def test_a_step_before_the_measurement_is_told_at_once(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which may take long, and the next step comes after it."""
-    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 1000.0)
+    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 1000.0)
     told: list[int] = []
     progress = runs.progress
 
