@@ -16,8 +16,10 @@ logger = logging.getLogger(__name__)
 
 Code = RunEvent.Code
 # How soon after the last one a step is told; sooner, it is left to the next one to tell.
-PROGRESS_SECONDS = 0.5
-# However many steps there are, they are written into the row about so often. Others are told and not written.
+TELL_SECONDS = 0.2
+# How soon after the last one a step is written into the row, and how often at most, however many there are. What is
+# only told, staff alone hear; what is written, everybody who waits for a first version.
+WRITE_SECONDS = 0.5
 MAX_WRITES = 400
 MAX_CURVE_POINTS = 200
 # In the run's log; and as many measurements of what is held out.
@@ -34,7 +36,7 @@ class Progress:
         self._run = run
         self._losses: dict[str, float] = {}
         self._curve: list[list[float | None]] = list(run.curve)
-        self._told_at = 0.0
+        self._told_at = self._written_at = 0.0
         self._written_step = 0
         self._has_begun = False
         # The last step of each kind in the run's log.
@@ -64,11 +66,11 @@ class Progress:
             self._curve = [point for place, point in numbered if place % 2 == 0 or point[2] is not None]
 
     def _tell(self, progress: TrainProgress) -> None:
+        now = time.monotonic()
         is_last = progress.step == progress.max_steps
-        is_soon = time.monotonic() - self._told_at < PROGRESS_SECONDS
-        if is_soon and not is_last and not progress.is_before_eval:
+        if now - self._told_at < TELL_SECONDS and not is_last and not progress.is_before_pause:
             return
-        self._told_at = time.monotonic()
+        self._told_at = now
         values = {
             "step": progress.step,
             "max_steps": progress.max_steps,
@@ -76,8 +78,9 @@ class Progress:
             "memory_mb": psutil.Process().memory_info().rss // MEGABYTE,
             **self._losses,
         }
-        if is_last or progress.step - self._written_step >= progress.max_steps / MAX_WRITES:
-            self._written_step = progress.step
+        has_room = progress.step - self._written_step >= progress.max_steps / MAX_WRITES
+        if is_last or (has_room and now - self._written_at >= WRITE_SECONDS):
+            self._written_at, self._written_step = now, progress.step
             runs.progress(self._run, **values)
         else:
             runs.tell(self._run, **values)

@@ -213,7 +213,7 @@ class TrainProgress:
 
     Attributes:
         batch_size: rows in one forward, where the memory holds fewer than were asked for.
-        is_before_eval: what is held out is measured now, so that the next step is not soon.
+        is_before_pause: it measures or saves now, so that the next step is not soon.
     """
 
     step: int
@@ -221,7 +221,7 @@ class TrainProgress:
     train_loss: float | None = None
     eval_loss: float | None = None
     batch_size: int | None = None
-    is_before_eval: bool = False
+    is_before_pause: bool = False
 
 
 @dataclass(frozen=True, slots=True)

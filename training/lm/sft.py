@@ -330,7 +330,7 @@ class _Progress(TrainerCallback):
                     state.global_step,
                     state.max_steps,
                     batch_size=self._batch_size,
-                    is_before_eval=control.should_evaluate,
+                    is_before_pause=control.should_evaluate or control.should_save,
                 )
             )
         if self._should_stop():

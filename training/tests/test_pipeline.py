@@ -188,7 +188,8 @@ def test_it_stops_when_cancelled_and_leaves_no_version(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.02)
-    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
     run = runs.start_in_foreground(config=replace(FAST, min_steps=400, max_steps=400))
     progress = runs.progress
 
@@ -220,7 +221,8 @@ def test_a_failed_run_is_tried_again_from_its_last_checkpoint(
             raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
+        patch.setattr("training.progress.TELL_SECONDS", 0.0)
+        patch.setattr("training.progress.WRITE_SECONDS", 0.0)
         patch.setattr(runs, "progress", out_of_memory_at_step_five)
         assert pipeline.execute(run) is None
     run.refresh_from_db()
@@ -247,7 +249,8 @@ def test_a_failed_run_is_tried_again_from_its_last_checkpoint(
 def test_it_records_the_curve_in_a_bounded_number_of_writes(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
     monkeypatch.setattr("training.progress.MAX_WRITES", 6)
     monkeypatch.setattr("training.progress.MAX_CURVE_POINTS", 8)
     run = runs.start_in_foreground(config=replace(FAST, min_steps=60, max_steps=60, save_steps=60))
@@ -310,7 +313,8 @@ def test_it_lives_through_a_moment_without_the_database(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.02)
-    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
     beats = []
     heartbeat, progress = runs.heartbeat, runs.progress
 
@@ -469,7 +473,8 @@ def test_ten_thousand_steps_write_a_thousand_rows_at_most(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the trainer only what it tells; a step every moment, the worst case for what is written."""
-    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
     run = runs.start_in_foreground(config=FAST)
     num_steps = 10_000
 
@@ -497,7 +502,8 @@ def test_ten_thousand_steps_write_a_thousand_rows_at_most(
 def test_every_step_is_told_however_seldom_the_row_is_written(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
     monkeypatch.setattr("training.progress.MAX_WRITES", 3)
     told: list[int] = []
     monkeypatch.setattr(runs, "tell", lambda run, *, step, **values: told.append(step))
@@ -511,11 +517,12 @@ def test_every_step_is_told_however_seldom_the_row_is_written(
     assert {1, 2, 3, 5, 6, 7, 9, 10, 11} <= set(told)
 
 
-def test_a_step_before_the_measurement_is_told_at_once(
+def test_a_step_before_a_pause_is_told_at_once(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which may take long, and the next step comes after it."""
-    monkeypatch.setattr("training.progress.PROGRESS_SECONDS", 1000.0)
+    """To measure or to save may take long, and the next step comes after it."""
+    monkeypatch.setattr("training.progress.TELL_SECONDS", 1000.0)
+    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
     told: list[int] = []
     progress = runs.progress
 
@@ -524,13 +531,13 @@ def test_a_step_before_the_measurement_is_told_at_once(
         progress(claimed, **({"step": step} if step else {}), **values)
 
     monkeypatch.setattr(runs, "progress", note)
-    run = runs.start_in_foreground(config=replace(FAST, min_steps=12, max_steps=12))
+    run = runs.start_in_foreground(config=replace(FAST, min_steps=12, max_steps=12, save_steps=5))
 
     pipeline.execute(run)
 
-    # It measures four times.
-    assert {3, 6, 9, 12} <= set(told)
-    assert not {2, 4, 5, 7, 8, 10, 11} & set(told)
+    # It measures four times and saves twice.
+    assert {3, 5, 6, 9, 10, 12} <= set(told)
+    assert not {2, 4, 7, 8, 11} & set(told)
 
 
 def test_its_log_tells_the_whole_way(shop: None, on_tiny_llama: None) -> None:
