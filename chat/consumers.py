@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.utils import translation
 from django.utils.translation import gettext as _
@@ -67,24 +68,32 @@ class ChatConsumer(AsyncWebsocketConsumer):
     # Called by the channel layer.
 
     async def dispatch(self, message: Any) -> None:
-        if message["type"] == "conversation.frame":
-            # It needs no database. Channels would have the connection closed first, for each frame of everybody.
-            await self.conversation_frame(message)
+        if message["type"] in ("conversation.frames", "websocket.receive"):
+            # Channels would first have the thread of the database look for connections to close, for each frame.
+            await getattr(self, get_handler_name(message))(message)
         else:
             await super().dispatch(message)
 
-    async def conversation_frame(self, event: dict[str, Any]) -> None:
-        # What was still on its way when the conversation was deleted.
-        if self.session.conversation is None:
-            return
-        if event["frame"]["type"] == "forgotten":
-            await self.session.leave()
-        await self.send_frame(event["frame"])
+    async def conversation_frames(self, event: dict[str, Any]) -> None:
+        for frame in event["frames"]:
+            # What was still on its way when the conversation was deleted.
+            if self.session.conversation is None:
+                return
+            if frame["type"] == "forgotten":
+                await self.session.leave()
+            await self.send_frame(frame)
 
     async def conversation_handover(self, event: dict[str, Any]) -> None:
         with translation.override(self.session.language):
             handover = await people.handover_frame(self.session.conversation)
             await self.send_frame({"type": "handover", "handover": handover})
+
+    async def layer_resumed(self, event: dict[str, Any]) -> None:
+        """Something may have been missed: a version that went live, a delta that another process wrote."""
+        serving.warm_up()
+        if self.session.is_admitted:
+            with translation.override(self.session.language):
+                await self.session.send_history()
 
     async def training_status(self, event: dict[str, Any]) -> None:
         if event["what"] == status_signal.VERSION_LIVE:

@@ -194,7 +194,6 @@ def reply(pk: int, user: User, text: str, client_id: str) -> Change:
             finish_reason=Message.FinishReason.STOP,
             seq=1,
         )
-        handover.conversation.save(update_fields=["updated_at"])
     return Change(handover, [message])
 
 

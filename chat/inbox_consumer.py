@@ -64,6 +64,9 @@ class InboxConsumer(StaffConsumer):
             if user is not None:
                 await self._tell(user)
 
+    async def layer_resumed(self, event: dict[str, Any]) -> None:
+        await self.inbox_changed(event)
+
     async def _handle(self, frame: dict[str, Any], user: User) -> None:
         await database_sync_to_async(handovers.see_agent)(user)
         kind = frame["type"]

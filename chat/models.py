@@ -124,12 +124,13 @@ class Conversation(models.Model):
             return None
 
     def hold(self) -> None:
-        """Lock the row for the rest of the transaction, so that nobody deletes the conversation meanwhile.
+        """Note that something is said, and lock the row for the rest of the transaction: nobody deletes it meanwhile.
 
         Raises:
             Conversation.DoesNotExist: it has been deleted.
         """
-        Conversation.objects.select_for_update().only("pk").get(pk=self.pk)
+        if not Conversation.objects.filter(pk=self.pk).update(updated_at=timezone.now()):
+            raise Conversation.DoesNotExist
 
     def opens_with(self, token: str) -> bool:
         return secrets.compare_digest(self.token_sha256, _digest(token))

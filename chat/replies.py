@@ -1,10 +1,10 @@
 """A reply, from the stored question to the last delta. It belongs to this process, not to the socket that asked.
 
 1. The assistant's message is stored, empty, before anything else happens.
-2. The engine decides; what it decided and on what basis is stored. Where the model answers in its own words
-   (ANSWER_POLICY), it writes instead.
-3. The answer goes out in a few deltas, at once or as it is written. Each is stored first and signalled afterwards,
-   with its number, so that a client that missed one finds it in the row.
+2. The engine decides. Where the model answers in its own words (ANSWER_POLICY), it writes instead.
+3. The answer goes out in a few deltas, at once or as it is written. Each is stored first, the first one with what was
+   decided and on what basis, and signalled afterwards, with its number, so that a client that missed one finds it in
+   the row.
 4. The message ends with a finish reason: also when the process is told to go, and when it is lost, as soon as the
    customer's page asks again.
 
@@ -30,7 +30,6 @@ from channels.layers import get_channel_layer
 from django.db import transaction
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
-from redis.exceptions import RedisError
 
 from chat import trials
 from chat.markdown import render, render_partial
@@ -43,9 +42,9 @@ from training.versions import VersionError
 
 logger = logging.getLogger(__name__)
 
-# A few deltas, 45 ms apart, read as writing and stay far below the channel layer's capacity of 100 messages.
-MAX_DELTAS = 12
-DELTA_SECONDS = 0.045
+# A few deltas in half a second read as writing. Each is a row's change and a frame to every page.
+MAX_DELTAS = 6
+DELTA_SECONDS = 0.09
 # Whoever waits longer than a moment is told how many are before them.
 WAIT_SECONDS = 1.0
 TURN_SECONDS = 2.0
@@ -104,12 +103,13 @@ def store(conversation: Conversation, text: str, client_id: str) -> Turn:
     """
     with transaction.atomic():
         conversation.hold()
-        conversation.save(update_fields=["updated_at"])
         is_with_people = conversation.handovers.open().exists()
         withdrawn, earlier = (None, []) if is_with_people else _take_back(conversation, len(text))
-        asked = conversation.messages.create(role=Message.Role.USER, text=text, client_id=client_id)
-        answer = None if is_with_people else conversation.messages.create(role=Message.Role.ASSISTANT)
-    return Turn(asked, answer, "\n".join([*earlier, text]), withdrawn)
+        said = [Message(conversation=conversation, role=Message.Role.USER, text=text, client_id=client_id)]
+        if not is_with_people:
+            said.append(Message(conversation=conversation, role=Message.Role.ASSISTANT))
+        asked, *answers = Message.objects.bulk_create(said)
+    return Turn(asked, answers[0] if answers else None, "\n".join([*earlier, text]), withdrawn)
 
 
 def _take_back(conversation: Conversation, num_chars: int) -> tuple[int | None, list[str]]:
@@ -137,12 +137,13 @@ def _take_back(conversation: Conversation, num_chars: int) -> tuple[int | None, 
 
 async def begin(conversation: Conversation, turn: Turn, language: str) -> None:
     """Tell everyone in the conversation, and write the reply in the background."""
+    frames: list[dict[str, Any]] = []
     if turn.withdrawn is not None:
         if turn.withdrawn in _running:
             _running[turn.withdrawn].stop.set()
-        await publish(conversation.group, {"type": "withdrawn", "message_id": turn.withdrawn})
-    for message in filter(None, (turn.asked, turn.answer)):
-        await publish(conversation.group, {"type": "message", "message": as_frame(message)})
+        frames.append({"type": "withdrawn", "message_id": turn.withdrawn})
+    frames += [{"type": "message", "message": as_frame(each)} for each in (turn.asked, turn.answer) if each]
+    await publish(conversation.group, *frames)
     if turn.answer is None:
         return
     reply = Reply(turn.answer, turn.question, language, conversation)
@@ -223,19 +224,16 @@ def _opinion(feedback: Feedback | None) -> dict[str, Any] | None:
     return {"rating": feedback.rating, "reasons": feedback.reasons, "text": feedback.text}
 
 
-async def publish(group: str, frame: dict[str, Any]) -> None:
-    """Give a frame to everyone in the conversation."""
-    await signal(group, {"type": "conversation.frame", "frame": frame})
+async def publish(group: str, *frames: dict[str, Any]) -> None:
+    """Give frames to everyone in the conversation."""
+    await signal(group, {"type": "conversation.frames", "frames": frames})
 
 
 async def signal(group: str, event: dict[str, Any]) -> None:
-    """Tell a group. When the layer is away the rows still have it all."""
-    try:
-        layer = get_channel_layer()
-        assert layer is not None, "settings configure one"
-        await layer.group_send(group, event)
-    except (RedisError, OSError) as error:
-        logger.warning("%s was not signalled to %s: %s", event["type"], group, error)
+    """Tell a group. Who cannot be told finds it all in the rows."""
+    layer = get_channel_layer()
+    assert layer is not None, "settings configure one"
+    await layer.group_send(group, event)
 
 
 async def _write(reply: Reply) -> None:
@@ -266,22 +264,24 @@ async def _answer(reply: Reply) -> None:
     entry = servable.entry_for(decision)
     suggestions = servable.suggestions_for(decision)
     is_second = decision.is_declined and await _declined_before(reply.message)
-    await _update(
-        reply.message,
-        version=servable.version,
-        entry_key=entry.key if entry else "",
-        entry_question=entry.question if entry else "",
-        entry_revised_at=entry.revised_at if entry else None,
-        is_declined=decision.is_declined,
-        suggestions=suggestions,
-        offers_person=is_second,
-        confidence=decision.confidence,
-        coverage=decision.coverage,
-    )
+    basis = {
+        "version": servable.version,
+        "entry_key": entry.key if entry else "",
+        "entry_question": entry.question if entry else "",
+        "entry_revised_at": entry.revised_at if entry else None,
+        "is_declined": decision.is_declined,
+        "suggestions": suggestions,
+        "offers_person": is_second,
+        "confidence": decision.confidence,
+        "coverage": decision.coverage,
+    }
     text = entry.answer if entry else _declining(bool(suggestions), is_second)
-    for delta in deltas(text):
-        await _say(reply, delta)
+    first, *others = deltas(text)
+    await _say(reply, first, **basis)
+    for delta in others:
         await asyncio.sleep(DELTA_SECONDS)
+        await _say(reply, delta)
+    await asyncio.sleep(DELTA_SECONDS)
     await _finish(reply.message, reply.group, FinishReason.STOP)
 
 
@@ -400,14 +400,16 @@ async def _waited_for(reply: Reply, future: Future[Any]) -> Any:
         waiting.cancel()
 
 
-async def _say(reply: Reply, delta: str) -> None:
+async def _say(reply: Reply, delta: str, **values: Any) -> None:
     """
+    Args:
+        values: what is stored of the message with it.
+
     Raises:
         Stopped: the customer does not want to hear it, or has deleted the conversation.
     """
     message = reply.message
-    text, seq = message.text + delta, message.seq + 1
-    values: dict[str, Any] = {"text": text, "seq": seq}
+    values |= {"text": message.text + delta, "seq": message.seq + 1}
     if message.first_delta_ms is None:
         values["first_delta_ms"] = (timezone.now() - message.created_at) // timedelta(milliseconds=1)
     unstopped = Message.objects.filter(pk=message.pk, finish_reason="", stop_requested_at=None)

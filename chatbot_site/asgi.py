@@ -13,7 +13,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chatbot_site.settings")
 # Before anything that imports models.
 django_application = get_asgi_application()
 
+from asgiref.sync import ThreadSensitiveContext, sync_to_async  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from django.db import connections  # noqa: E402
 
 from chat.origins import OriginValidator  # noqa: E402
 from chat.replies import interrupt_all  # noqa: E402
@@ -23,6 +25,15 @@ from training.routing import websocket_urlpatterns as training_patterns  # noqa:
 
 # WhiteNoise serves files with plain iterators, which Django reads whole before it sends them: fine for small files.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
+
+
+async def http(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Django gives each request a thread of its own; the thread's database connection ends with it."""
+    async with ThreadSensitiveContext():
+        try:
+            await django_application(scope, receive, send)
+        finally:
+            await sync_to_async(connections.close_all)()
 
 
 async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -40,7 +51,7 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 application = ProtocolTypeRouter(
     {
-        "http": django_application,
+        "http": http,
         "websocket": OriginValidator(URLRouter([*chat_patterns, *training_patterns])),  # type: ignore[list-item]
         "lifespan": lifespan,
     }

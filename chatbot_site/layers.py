@@ -1,17 +1,234 @@
-"""The channel layer over Redis, for more sockets than Redis is to have connections."""
+"""The channel layer: the sockets of one process are told directly, those of all others over Redis.
+
+An event reaches the sockets of the event loop in which it is sent before `group_send` returns, in the order in which it
+is sent, whether Redis is there or not. Redis carries it to all other loops, which give it to their own sockets: in the
+same order, at most once. What they missed while Redis was away nobody knows; so as soon as it is back, each consumer
+that is in a group hears `layer.resumed`, and tells its page anew what is stored.
+
+Events are JSON. The consumers of a process share them and change nothing in them.
+"""
 
 from __future__ import annotations
 
-from channels_redis.core import RedisChannelLayer
-from redis.asyncio import BlockingConnectionPool
+import asyncio
+import json
+import logging
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
 
-MAX_CONNECTIONS = 50
+from channels.layers import BaseChannelLayer
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+logger = logging.getLogger(__name__)
+
+Event = dict[str, Any]
+
+RESUMED: Event = {"type": "layer.resumed"}
+# So many events may wait for one consumer. Whoever leaves more unread has ceased to listen, and misses what follows.
+CAPACITY = 1_000
+# When nothing has been heard for so long, Redis is asked whether it is there.
+SILENCE_SECONDS = 30.0
+RETRY_SECONDS = 1.0
 
 
-class PooledRedisChannelLayer(RedisChannelLayer):
-    """Waits for a connection where the library's own pool would refuse: when a server comes back all come at once."""
+class BridgedChannelLayer(BaseChannelLayer):
+    """
+    Args:
+        url: of the Redis; loops that name the same database there hear each other.
+    """
 
-    def create_pool(self, index: int) -> BlockingConnectionPool:
-        options = dict(self.hosts[index])
-        address = options.pop("address")
-        return BlockingConnectionPool.from_url(address, max_connections=MAX_CONNECTIONS, **options)
+    extensions = ["groups"]
+
+    def __init__(self, url: str) -> None:
+        super().__init__(capacity=CAPACITY)
+        self._url = url
+        self._sides: WeakKeyDictionary[asyncio.AbstractEventLoop, _Side] = WeakKeyDictionary()
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """A channel for the consumer that the current task is; it goes when the task ends."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._sides:
+            self._sides[loop] = _Side(self._url)
+        return await self._sides[loop].new_channel(prefix)
+
+    async def send(self, channel: str, message: Event) -> None:
+        self._here.put(channel, message)
+
+    async def receive(self, channel: str) -> Event:
+        return await self._here.channels[channel].events.get()
+
+    async def group_add(self, group: str, channel: str) -> None:
+        self.require_valid_group_name(group)
+        self._here.join(group, channel)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        self._here.leave(group, channel)
+
+    async def group_send(self, group: str, message: Event) -> None:
+        """Nothing is raised where Redis is away: whoever tells something has stored it."""
+        side = self._sides.get(asyncio.get_running_loop())
+        if side is None:
+            # A worker or a command, whose loop may end with this call.
+            await _publish_once(self._url, group, message)
+        else:
+            side.tell(group, message)
+
+    @property
+    def _here(self) -> _Side:
+        return self._sides[asyncio.get_running_loop()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Channel:
+    events: asyncio.Queue[Event] = field(default_factory=lambda: asyncio.Queue(CAPACITY))
+    groups: set[str] = field(default_factory=set)
+
+
+class _Side:
+    """One event loop's channels, and its connection to all other loops."""
+
+    def __init__(self, url: str) -> None:
+        self.channels: dict[str, _Channel] = {}
+        # The names of the channels, in the order in which they joined.
+        self._groups: dict[str, dict[str, None]] = {}
+        self._name = uuid.uuid4().hex
+        self._redis = _connect(url)
+        self._topic = _topic(self._redis)
+        self._outbox: asyncio.Queue[str] = asyncio.Queue()
+        # Whether others missed something of what was sent here.
+        self._has_lost = False
+        # Once Redis has answered or could not be reached.
+        self._is_settled = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._talk())]
+
+    async def new_channel(self, prefix: str) -> str:
+        # Else what others send in the first moment would be missed.
+        await self._is_settled.wait()
+        name = f"{prefix}.{self._name}!{uuid.uuid4().hex}"
+        self.channels[name] = _Channel()
+        consumer = asyncio.current_task()
+        assert consumer is not None, "this runs in one"
+        consumer.add_done_callback(lambda _: self._drop(name))
+        return name
+
+    def _drop(self, name: str) -> None:
+        for group in list(self.channels[name].groups):
+            self.leave(group, name)
+        del self.channels[name]
+
+    def join(self, group: str, name: str) -> None:
+        self._groups.setdefault(group, {})[name] = None
+        self.channels[name].groups.add(group)
+
+    def leave(self, group: str, name: str) -> None:
+        members = self._groups.get(group, {})
+        members.pop(name, None)
+        if not members:
+            self._groups.pop(group, None)
+        self.channels[name].groups.discard(group)
+
+    def put(self, name: str, event: Event) -> None:
+        try:
+            self.channels[name].events.put_nowait(event)
+        except asyncio.QueueFull:
+            logger.warning("a consumer has ceased to listen: %s is lost on it", event["type"])
+
+    def tell(self, group: str, event: Event) -> None:
+        """Give an event to everybody in a group: here at once, elsewhere as soon as Redis has carried it."""
+        self._tell_here(group, event)
+        self._outbox.put_nowait(_packed(self._name, group, event))
+
+    def _tell_here(self, group: str, event: Event) -> None:
+        for name in self._groups.get(group, ()):
+            self.put(name, event)
+
+    def _resume(self) -> None:
+        for name, channel in self.channels.items():
+            if channel.groups:
+                self.put(name, RESUMED)
+
+    async def _talk(self) -> None:
+        """Publish what is to be told elsewhere, all that is ready in one round trip."""
+        while True:
+            ready = [await self._outbox.get()]
+            while not self._outbox.empty():
+                ready.append(self._outbox.get_nowait())
+            if self._has_lost:
+                ready.insert(0, _packed(self._name, "", RESUMED))
+            pipeline = self._redis.pipeline(transaction=False)
+            for packed in ready:
+                pipeline.publish(self._topic, packed)
+            try:
+                await pipeline.execute()
+                self._has_lost = False
+            except (RedisError, OSError):
+                # _listen says so.
+                self._has_lost = True
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with self._redis.pubsub() as pubsub:
+                    await pubsub.subscribe(self._topic)
+                    while True:
+                        self._hear(await _next_message(pubsub))
+            except (RedisError, OSError) as error:
+                logger.warning("Redis is away, other processes are not heard: %s", error)
+                self._is_settled.set()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _hear(self, message: Event) -> None:
+        if message["type"] == "subscribe":
+            # At first, and again each time that redis-py has connected anew.
+            self._resume()
+            self._is_settled.set()
+        elif message["type"] == "message":
+            sender, group, event = json.loads(message["data"])
+            if sender == self._name:
+                return
+            if group:
+                self._tell_here(group, event)
+            else:
+                self._resume()
+
+
+async def _next_message(pubsub: PubSub) -> Event:
+    """
+    Raises:
+        RedisError, OSError: Redis is away, or has said nothing although it was asked.
+    """
+    message = await pubsub.get_message(timeout=SILENCE_SECONDS)
+    if message is None:
+        await pubsub.ping()
+        message = await pubsub.get_message(timeout=SILENCE_SECONDS)
+    if message is None:
+        raise TimeoutError("it does not answer")
+    return message
+
+
+async def _publish_once(url: str, group: str, event: Event) -> None:
+    try:
+        async with _connect(url) as redis:
+            await redis.publish(_topic(redis), _packed("", group, event))
+    except (RedisError, OSError) as error:
+        logger.debug("%s was not told to %s: %s", event["type"], group, error)
+
+
+def _connect(url: str) -> Redis:
+    # Never twice: what has failed is lost, and that is told.
+    return Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+
+
+def _topic(redis: Redis) -> str:
+    """Redis publishes to all its databases alike; who has another one is another installation."""
+    return f"chat.events.{redis.connection_pool.connection_kwargs.get('db', 0)}"
+
+
+def _packed(sender: str, group: str, event: Event) -> str:
+    return json.dumps([sender, group, event], ensure_ascii=False)

@@ -153,16 +153,13 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     }
     # A file, since threads and other processes take part in the tests.
     DATABASES["default"]["TEST"] = {"NAME": str(BASE_DIR / "var" / f"test-{os.getpid()}.sqlite3")}
+# Sockets ask often: to connect each time cost them more than what they asked. asgi.py closes what requests opened.
+DATABASES["default"].setdefault("CONN_MAX_AGE", 600)
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CHANNEL_LAYERS = {
-    "default": {
-        "BACKEND": "chatbot_site.layers.PooledRedisChannelLayer",
-        # The layer waits 5 seconds for a message at a time, which is just when redis-py 8 gives up by default: a socket
-        # on which nothing happens would be closed now and then.
-        # All sockets of a process share one queue there; what does not fit is dropped without a word.
-        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 60}], "capacity": 10_000},
-    },
+    "default": {"BACKEND": "chatbot_site.layers.BridgedChannelLayer", "CONFIG": {"url": REDIS_URL}},
 }
 
 CELERY_BROKER_URL = REDIS_URL

@@ -97,6 +97,9 @@ class WatchConsumer(StaffConsumer):
         self.told = event
         await self.training_status(event)
 
+    async def layer_resumed(self, event: dict[str, Any]) -> None:
+        await self.training_status(event)
+
     async def _tell(self) -> None:
         await self.send(json.dumps(await self._status()))
 

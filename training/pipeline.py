@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.models import F
 from django.utils.translation import gettext as _
 
@@ -332,7 +332,7 @@ def _heartbeat(run: TrainingRun, stop: threading.Event) -> Iterator[None]:
             except DatabaseError as error:
                 logger.warning("training run %s: this heartbeat was not recorded: %s", run.pk, error)
             finally:
-                close_old_connections()
+                connections.close_all()
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

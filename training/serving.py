@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import close_old_connections
+from django.db import connections
 from django.utils.translation import gettext as _
 
 from faq.personal_data import mask
@@ -286,5 +286,5 @@ def _warm_up() -> None:
     except (VersionError, EngineDied) as error:
         logger.error("a version that customers may ask cannot be loaded: %s", error)
     finally:
-        close_old_connections()
+        connections.close_all()
         _warming.release()

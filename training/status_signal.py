@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import Any
 
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.db import transaction
-from redis.exceptions import RedisError
-
-logger = logging.getLogger(__name__)
 
 GROUP = "training.status"
 # Staff who watch runs, and they alone: more than the rows tell.
@@ -33,9 +29,6 @@ def send_progress(run_pk: int, claim: str, values: dict[str, Any]) -> None:
 
 
 def _send(group: str, event: dict[str, Any]) -> None:
-    try:
-        layer = get_channel_layer()
-        assert layer is not None, "settings configure one"
-        async_to_sync(layer.group_send)(group, event)
-    except (RedisError, OSError) as error:
-        logger.debug("nobody was told of the new status: %s", error)
+    layer = get_channel_layer()
+    assert layer is not None, "settings configure one"
+    async_to_sync(layer.group_send)(group, event)
