@@ -155,7 +155,7 @@ class _Side:
 
     async def _talk(self) -> None:
         """Publish what is to be told elsewhere, all that is ready in one round trip."""
-        while True:
+        while not _is_cancelled():
             ready = [await self._outbox.get()]
             while not self._outbox.empty():
                 ready.append(self._outbox.get_nowait())
@@ -172,11 +172,11 @@ class _Side:
                 self._has_lost = True
 
     async def _listen(self) -> None:
-        while True:
+        while not _is_cancelled():
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(self._topic)
-                    while True:
+                    while not _is_cancelled():
                         self._hear(await _next_message(pubsub))
             except (RedisError, OSError) as error:
                 logger.warning("Redis is away, other processes are not heard: %s", error)
@@ -196,6 +196,12 @@ class _Side:
                 self._tell_here(group, event)
             else:
                 self._resume()
+
+
+def _is_cancelled() -> bool:
+    """Whether the current task should end: where redis-py is connecting, it keeps that to itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _next_message(pubsub: PubSub) -> Event:
