@@ -14,6 +14,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chatbot_site.settings")
 django_application = get_asgi_application()
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async  # noqa: E402
+from channels.layers import get_channel_layer  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from django.db import connections  # noqa: E402
 
@@ -44,6 +45,8 @@ async def lifespan(scope: dict[str, Any], receive: Any, send: Any) -> None:
             await send({"type": "lifespan.startup.complete"})
         elif event["type"] == "lifespan.shutdown":
             await interrupt_all()
+            layer: Any = get_channel_layer()
+            await layer.drain()
             await asyncio.to_thread(serving.close)
             await send({"type": "lifespan.shutdown.complete"})
             return

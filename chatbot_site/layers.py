@@ -79,6 +79,12 @@ class BridgedChannelLayer(BaseChannelLayer):
         else:
             side.tell(group, message)
 
+    async def drain(self) -> None:
+        """Wait until Redis has taken what was sent in this loop, or is found to be away: the loop is about to end."""
+        side = self._sides.get(asyncio.get_running_loop())
+        if side is not None:
+            await side.drain()
+
     @property
     def _here(self) -> _Side:
         return self._sides[asyncio.get_running_loop()]
@@ -144,6 +150,9 @@ class _Side:
         self._tell_here(group, event)
         self._outbox.put_nowait(_packed(self._name, group, event))
 
+    async def drain(self) -> None:
+        await self._outbox.join()
+
     def _tell_here(self, group: str, event: Event) -> None:
         for name in self._groups.get(group, ()):
             self.put(name, event)
@@ -159,6 +168,7 @@ class _Side:
             ready = [await self._outbox.get()]
             while not self._outbox.empty():
                 ready.append(self._outbox.get_nowait())
+            num_taken = len(ready)
             if self._has_lost:
                 ready.insert(0, _packed(self._name, "", RESUMED))
             pipeline = self._redis.pipeline(transaction=False)
@@ -170,6 +180,8 @@ class _Side:
             except (RedisError, OSError):
                 # _listen says so.
                 self._has_lost = True
+            for _ in range(num_taken):
+                self._outbox.task_done()
 
     async def _listen(self) -> None:
         while not _is_cancelled():

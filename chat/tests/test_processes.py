@@ -43,6 +43,13 @@ def elsewhere(scenario: Callable[[threading.Event], Awaitable[None]]) -> Iterato
         working.result(30)
 
 
+async def leave(page: Page) -> None:
+    """As a server that is told to go: what it has said is heard elsewhere."""
+    await page.close()
+    layer: Any = get_channel_layer()
+    await layer.drain()
+
+
 @pytest.fixture
 def begun(live: AdapterVersion) -> dict[str, str]:
     """A conversation that has just begun: what opens it."""
@@ -69,7 +76,7 @@ def test_a_page_on_another_process_reads_along_once_and_in_order(begun: dict[str
         await page.open(**begun)
         await page.ask("formas de pago")
         await page.read_answer()
-        await page.close()
+        await leave(page)
 
     with elsewhere(read_along):
         run(ask)
@@ -96,7 +103,7 @@ def test_a_page_on_another_process_stops_what_is_written(begun: dict[str, str]) 
         await page.ask("formas de pago")
         _, message = await page.read_answer()
         assert (message["finish_reason"], len(message["text"]) < len(long_answer())) == ("cancelled", True)
-        await page.close()
+        await leave(page)
 
     with elsewhere(stop):
         run(ask)
@@ -117,7 +124,7 @@ def test_an_inbox_on_another_process_hears_of_who_waits(begun: dict[str, str]) -
         await page.open(**begun)
         await page.send({"type": "person"})
         assert (await page.wait_for("handover"))["handover"]["state"] == "waiting"
-        await page.close()
+        await leave(page)
 
     with elsewhere(wait):
         run(ask)

