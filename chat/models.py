@@ -177,6 +177,11 @@ class Message(models.Model):
     # The entry as it was when this was said.
     entry_question = models.CharField(_("entry"), max_length=MAX_QUESTION_CHARS, blank=True)
     entry_revised_at = models.DateTimeField(_("entry revised"), null=True)
+    entry_language = models.CharField(_("entry's language"), max_length=2, choices=Language.choices, blank=True)
+    # Of a reply: in which it was asked for, and our own sentences come.
+    language = models.CharField(_("language"), max_length=2, choices=Language.choices, blank=True)
+    # Of a reply to a follow-up: what had been spoken of before, together with which it was understood.
+    context = models.TextField(_("understood together with"), blank=True)
     is_declined = models.BooleanField(_("declined"), default=False)
     # Where it was declined: questions that may have been meant, as they were published then.
     suggestions = models.JSONField(_("suggested questions"), default=list, blank=True)

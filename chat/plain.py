@@ -18,6 +18,7 @@ from chat import people
 from chat.markdown import render as to_html
 from chat.models import Conversation, Message
 from chat.polling import for_address
+from chat.replies import language_note
 from chat.session import MAX_HISTORY, Session
 from chat.views import chat_config
 from training.frames import BadFrame
@@ -111,7 +112,7 @@ async def _page(request: HttpRequest, session: Session, status: int = 200, **con
     suggestions = messages[-1].suggestions if messages else config["starters"]
     context |= {
         "config": config,
-        "said": [(message, to_html(message.text)) for message in messages],
+        "said": [(message, to_html(message.text), language_note(message)) for message in messages],
         "handover": await people.handover_frame(session.conversation),
         "suggestions": suggestions,
         # A form that is sent twice is answered once.

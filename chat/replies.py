@@ -32,8 +32,11 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from chat import trials
+from chat.earlier import spoken_language
+from chat.languages import language_of
 from chat.markdown import render, render_partial
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message
+from faq.models import Language
 from training import serving
 from training.lm.decisions import EngineBusy, EngineDied, Stopped
 from training.lm.prompts import DECLINE, QuestionTooLong
@@ -56,7 +59,7 @@ FinishReason = Message.FinishReason
 
 @dataclass(slots=True)
 class Reply:
-    """One reply being written by this process."""
+    """One reply being written by this process. Its language is the page's until the question has been read."""
 
     message: Message
     question: str
@@ -198,6 +201,7 @@ def as_frame(message: Message, feedback: Feedback | None = None) -> dict[str, An
         "role": message.role,
         "author": message.author,
         "text": message.text,
+        "language": message.entry_language or message.language or language_of(message.text) or "",
         "html": (render if message.finish_reason else render_partial)(message.text) if is_ours else "",
         "client_id": message.client_id,
         "seq": message.seq,
@@ -206,6 +210,7 @@ def as_frame(message: Message, feedback: Feedback | None = None) -> dict[str, An
         "suggestions": message.suggestions,
         "offers_person": message.offers_person,
         "source": _source(message),
+        "note": language_note(message),
         "feedback": _opinion(feedback),
         "at": message.created_at.isoformat(),
     }
@@ -216,6 +221,16 @@ def _source(message: Message) -> dict[str, str] | None:
         return None
     revised = message.entry_revised_at
     return {"question": message.entry_question, "revised": revised.isoformat() if revised else ""}
+
+
+def language_note(message: Message) -> str:
+    """What is said under an answer that was approved in another language than that in which it was asked for."""
+    if message.entry_language in ("", message.language):
+        return ""
+    with translation.override(message.language):
+        if message.entry_language == Language.SPANISH:
+            return _("This answer was approved in Spanish and is not translated.")
+        return _("This answer was approved in English and is not translated.")
 
 
 def _opinion(feedback: Feedback | None) -> dict[str, Any] | None:
@@ -239,6 +254,7 @@ async def signal(group: str, event: dict[str, Any]) -> None:
 async def _write(reply: Reply) -> None:
     pk = reply.message.pk
     try:
+        reply.language = language_of(reply.question) or await spoken_language(reply.conversation, reply.language)
         with translation.override(reply.language):
             await (_write_freely(reply) if serving.is_free() else _answer(reply))
     except Stopped:
@@ -266,9 +282,12 @@ async def _answer(reply: Reply) -> None:
     is_second = decision.is_declined and await _declined_before(reply.message)
     basis = {
         "version": servable.version,
+        "language": reply.language,
         "entry_key": entry.key if entry else "",
         "entry_question": entry.question if entry else "",
         "entry_revised_at": entry.revised_at if entry else None,
+        # What staff chose is Spanish until they choose; the text shows it better.
+        "entry_language": (language_of(entry.answer) or entry.language) if entry else "",
         "is_declined": decision.is_declined,
         "suggestions": suggestions,
         "offers_person": is_second,
@@ -326,7 +345,13 @@ async def _write_freely(reply: Reply) -> None:
     servable, generated = answering.result()
     is_declined = generated.is_declined or not generated.text
     is_second = is_declined and await _declined_before(reply.message)
-    await _update(reply.message, version=servable.version, is_declined=is_declined, offers_person=is_second)
+    await _update(
+        reply.message,
+        version=servable.version,
+        language=reply.language,
+        is_declined=is_declined,
+        offers_person=is_second,
+    )
     rest = _declining(False, is_second) if is_declined else generated.text[len(reply.message.text) :]
     if rest:
         await _say(reply, rest)

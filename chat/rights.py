@@ -104,6 +104,7 @@ def _as_data(conversation: Conversation) -> dict[str, Any]:
             {
                 "at": message.created_at.isoformat(),
                 "role": message.role,
+                "language": message.language,
                 "name": message.author,
                 "text": message.text,
                 "how_it_ended": message.finish_reason,
@@ -113,6 +114,8 @@ def _as_data(conversation: Conversation) -> dict[str, Any]:
                 "answer": message.entry_key,
                 "answer_to": message.entry_question,
                 "answer_revised_at": message.entry_revised_at.isoformat() if message.entry_revised_at else None,
+                "answer_language": message.entry_language,
+                "understood_together_with": message.context,
                 "confidence": message.confidence,
                 "your_rating": _opinion(message),
             }

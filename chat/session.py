@@ -27,6 +27,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from chat import people, ratings, replies
+from chat.earlier import spoken_language
 from chat.handovers import CannotDo
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message, Site
 from chat.origins import is_own, sites_at
@@ -203,7 +204,9 @@ class Session:
 
     async def _person(self) -> None:
         self._take_turn()
-        await people.ask(await self._ensured(), self.language)
+        conversation = await self._ensured()
+        language = await spoken_language(conversation, self.language)
+        await people.ask(conversation, language)
 
     async def _contact(self, frame: dict[str, Any]) -> None:
         email = frame.get("email")

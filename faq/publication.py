@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.models import Prefetch
 
 from faq.importing import read_json_lines
-from faq.models import FaqEntry, OffTopicQuestion, Paraphrase
+from faq.models import FaqEntry, Language, OffTopicQuestion, Paraphrase
 
 GENERAL_OFF_TOPIC_FILE = Path(__file__).parent / "demo" / "off_topic_es.jsonl"
 
@@ -24,6 +24,7 @@ class PublishedEntry:
     paraphrases: tuple[str, ...]
     is_critical: bool
     revised_at: datetime | None = None
+    language: str = Language.SPANISH
 
     @property
     def wordings(self) -> tuple[str, ...]:
@@ -50,6 +51,7 @@ def current_publication() -> Publication:
                 paraphrases=tuple(each.text for each in entry.paraphrases.all()),
                 is_critical=entry.is_critical,
                 revised_at=entry.updated_at,
+                language=entry.language,
             )
             for entry in entries
         ),

@@ -390,6 +390,7 @@ export class CustomerChat extends HTMLElement {
     item.classList.toggle("waiting", isWriting && message.text === "");
     item.setAttribute("aria-busy", String(isWriting));
     const bubble = item.querySelector(".bubble");
+    if (message.language) bubble.lang = message.language;
     if (message.html) bubble.replaceChildren(fromHtml(message.html, { withLinks: !this.kioskSeconds }));
     else bubble.textContent = message.text;
     bubble.classList.toggle("plain", !message.html);
@@ -432,12 +433,13 @@ export class CustomerChat extends HTMLElement {
 
   // What stands under a finished answer: on what it rests, what may be asked instead, and what the customer thinks of it.
   #drawBelow(item, message) {
-    item.querySelector(".source")?.remove();
+    for (const line of item.querySelectorAll(".source")) line.remove();
     item.querySelector(".suggestions")?.remove();
     const below = [];
     if (message.source && message.finish_reason === "stop") below.push(this.#sourceLine(message.source));
     if (message.suggestions?.length && message.finish_reason === "stop")
       below.push(this.#questions(message.suggestions, this.texts.suggestions, "starters suggestions"));
+    if (message.note) below.unshift(make("p", { className: "source note", textContent: message.note, dir: "auto" }));
     item.querySelector(".meta").after(...below);
     if (message.finish_reason === "error") return;
     if (!item.querySelector(".rating")) item.append(this.#rating(message.id));
