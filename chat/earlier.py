@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from chat.languages import language_of
 from chat.models import Conversation, Message
+from faq.models import MAX_QUESTION_CHARS
+
+FinishReason = Message.FinishReason
 
 # So many messages of the customer are looked at for one that shows its language.
 MAX_LINES = 10
@@ -16,3 +21,24 @@ async def spoken_language(conversation: Conversation, otherwise: str) -> str:
         if found := language_of(text):
             return found
     return otherwise
+
+
+async def spoken_of(reply: Message) -> str:
+    """What the answer before a reply was about: the question that it answered, as the customer asked it. Of a follow-up
+    the entry's, which stands alone. Empty where the assistant did not know, or somebody else has spoken since."""
+    before = Message.objects.filter(conversation=reply.conversation_id, pk__lt=reply.pk).order_by("-pk")
+    said = [message async for message in before[:MAX_LINES]]
+    answers = [place for place, message in enumerate(said) if _is_said(message)]
+    if not answers or said[answers[0]].is_declined or said[answers[0]].role != Message.Role.ASSISTANT:
+        return ""
+    answer = said[answers[0]]
+    lines = list(takewhile(lambda message: message.role == Message.Role.USER, said[answers[0] + 1 :]))
+    asked = " ".join(message.text for message in reversed(lines))
+    is_alone = asked and not answer.context and len(asked) <= MAX_QUESTION_CHARS
+    return asked if is_alone else answer.entry_question
+
+
+def _is_said(message: Message) -> bool:
+    """Whether it is something that the customer has read and goes on from."""
+    is_ours = message.role == Message.Role.ASSISTANT
+    return message.role != Message.Role.USER and not (is_ours and message.finish_reason in ("", FinishReason.ERROR))

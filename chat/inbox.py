@@ -191,6 +191,10 @@ def _basis(message: Message) -> list[str]:
         basis.append(_("Answer: %(question)s") % {"question": message.entry_question or message.entry_key})
     elif message.is_declined:
         basis.append(_("not known"))
+    if message.context:
+        basis.append(
+            _("understood as going on from “%(context)s”") % {"context": Truncator(message.context).chars(160)}
+        )
     if message.confidence is not None:
         basis.append(_("%(percent)d %% sure") % {"percent": round(100 * message.confidence)})
     if message.version:

@@ -32,13 +32,14 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from chat import trials
-from chat.earlier import spoken_language
+from chat.earlier import spoken_language, spoken_of
 from chat.languages import language_of
 from chat.markdown import render, render_partial
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message
 from faq.models import Language
 from training import serving
 from training.lm.decisions import EngineBusy, EngineDied, Stopped
+from training.lm.followups import Rests, rests
 from training.lm.prompts import DECLINE, QuestionTooLong
 from training.serving import Servable
 from training.versions import VersionError
@@ -276,7 +277,7 @@ async def _write(reply: Reply) -> None:
 
 async def _answer(reply: Reply) -> None:
     """Have the engine choose an approved answer, store on what basis, and say it."""
-    servable, decision = await _ask(reply, serving.ask)
+    servable, decision = await _decision(reply)
     entry = servable.entry_for(decision)
     suggestions = servable.suggestions_for(decision)
     is_second = decision.is_declined and await _declined_before(reply.message)
@@ -291,6 +292,7 @@ async def _answer(reply: Reply) -> None:
         "is_declined": decision.is_declined,
         "suggestions": suggestions,
         "offers_person": is_second,
+        "context": decision.context,
         "confidence": decision.confidence,
         "coverage": decision.coverage,
     }
@@ -302,6 +304,17 @@ async def _answer(reply: Reply) -> None:
         await _say(reply, delta)
     await asyncio.sleep(DELTA_SECONDS)
     await _finish(reply.message, reply.group, FinishReason.STOP)
+
+
+async def _decision(reply: Reply) -> tuple[Servable, Any]:
+    """What the engine makes of the question: where that may rest on what was said before, together with it."""
+    how = rests(reply.question)
+    subject = await spoken_of(reply.message) if how is not Rests.NOT else ""
+    if not subject or how is Rests.MAYBE:
+        servable, decision = await _ask(reply, serving.ask)
+        if not subject or not decision.is_declined:
+            return servable, decision
+    return await _ask(reply, partial(serving.ask, context=subject))
 
 
 @database_sync_to_async
@@ -327,7 +340,9 @@ async def _write_freely(reply: Reply) -> None:
     def hear(delta: str) -> None:
         loop.call_soon_threadsafe(written.append, delta)
 
-    answering = asyncio.ensure_future(_ask(reply, partial(serving.write, on_delta=hear), is_repeatable=False))
+    subject = await spoken_of(reply.message) if rests(reply.question) is Rests.PLAINLY else ""
+    write = partial(serving.write, context=subject, on_delta=hear)
+    answering = asyncio.ensure_future(_ask(reply, write, is_repeatable=False))
     try:
         while not answering.done():
             await asyncio.wait([answering], timeout=DELTA_SECONDS)
@@ -349,6 +364,7 @@ async def _write_freely(reply: Reply) -> None:
         reply.message,
         version=servable.version,
         language=reply.language,
+        context=generated.context,
         is_declined=is_declined,
         offers_person=is_second,
     )

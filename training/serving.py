@@ -114,11 +114,17 @@ def is_free() -> bool:
 
 
 def ask(
-    question: str, version: AdapterVersion, *, stop: threading.Event | None = None, is_exact: bool = False
+    question: str,
+    version: AdapterVersion,
+    *,
+    stop: threading.Event | None = None,
+    context: str = "",
+    is_exact: bool = False,
 ) -> tuple[Servable, Future[Decision]]:
     """Queue a question for a version. Blocks while the version is being loaded: not for an event loop.
 
     Args:
+        context: what was spoken of before, where the question goes on from there (lm/followups.py).
         is_exact: for measurements: the confidence as exactly as it can be known, however long that takes.
 
     Raises:
@@ -126,7 +132,13 @@ def ask(
         QuestionTooLong: the question does not fit the prompt.
         EngineBusy: too many questions wait.
     """
-    return _submit(question, version, stop, lambda engine, request: engine.submit(replace(request, is_exact=is_exact)))
+    return _submit(
+        question,
+        version,
+        stop,
+        context,
+        lambda engine, request: engine.submit(replace(request, is_exact=is_exact)),
+    )
 
 
 def write(
@@ -134,6 +146,7 @@ def write(
     version: AdapterVersion,
     *,
     stop: threading.Event | None = None,
+    context: str = "",
     on_delta: Callable[[str], None] = lambda delta: None,
 ) -> tuple[Servable, Future[Generated]]:
     """Queue a question to be answered in the model's own words. Blocks and raises as `ask` does.
@@ -147,6 +160,7 @@ def write(
         question,
         version,
         stop,
+        context,
         lambda engine, request: engine.submit_generation(request, params, on_delta=on_delta),
     )
 
@@ -167,6 +181,7 @@ def _submit(
     question: str,
     version: AdapterVersion,
     stop: threading.Event | None,
+    context: str,
     submit: Callable[[Engine, Request], Future[Any]],
 ) -> tuple[Servable, Future[Any]]:
     for is_last in (False, True):
@@ -178,7 +193,12 @@ def _submit(
 
             # As it is learned: a customer's e-mail address says nothing about what is meant.
             request = Request(
-                mask(question), version.name, servable.answers, servable.calibration, stop or threading.Event()
+                mask(question),
+                version.name,
+                servable.answers,
+                servable.calibration,
+                stop or threading.Event(),
+                context=mask(context),
             )
             return servable, submit(current, request)
         except EngineDied:

@@ -37,6 +37,7 @@ class Generated:
         is_declined: the model wrote its "I don't know".
         num_tokens: of the text.
         num_forwards: forwards of the model.
+        context: what was spoken of before, where the question was understood together with it.
     """
 
     text: str
@@ -44,6 +45,7 @@ class Generated:
     finish_reason: FinishReason
     num_tokens: int
     num_forwards: int
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Decision:
         suggestions: of a question that is not answered, the entries that may be meant, likeliest first; none where the
             question seems to be about nothing that is published.
         near: the likeliest entries found with their probabilities, likeliest first, whatever is made of them.
+        context: what was spoken of before, where the question was understood together with it.
     """
 
     key: str | None
@@ -120,6 +123,7 @@ class Decision:
     num_forwards: int
     suggestions: tuple[str, ...] = ()
     near: tuple[tuple[str, float], ...] = ()
+    context: str = ""
 
 
 def is_declined(confidence: float, calibration: Calibration) -> bool:

@@ -34,6 +34,8 @@ from training.lm.answers import AnswerSet
 from training.lm.calibration import DEFAULT, Scored, score
 from training.lm.config import BaseModel, GenerationParams, Precision
 from training.lm.decisions import Calibration, Decision, EngineHealth, Generated
+from training.lm.decoding import FloatArray
+from training.lm.followups import together
 from training.lm.generation import Draft, GeneratedTokens, WholeCharacters, generate_greedily
 from training.lm.loading import default_precision, load_tokenizer
 from training.lm.packing import Expected, PackedOutput, TokenTree, packed_forward
@@ -53,6 +55,7 @@ SHUTDOWN_SECONDS = 30.0
 class Request:
     """One question for one version. `stop` may be set at any time; the engine looks before every forward.
 
+    With `context`, what was spoken of before, the question goes on from there (followups.py).
     With `is_exact` a decision's confidence is worked out however long that takes; else, where there are very many
     answers, only as far as the decision needs it.
     """
@@ -63,6 +66,21 @@ class Request:
     calibration: Calibration = DEFAULT
     stop: threading.Event = field(default_factory=threading.Event)
     is_exact: bool = False
+    context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A request as it is put to model and prior.
+
+    Attributes:
+        scores: what the prior says, (candidates + 1,).
+        context: the request's, if the question goes on from there.
+    """
+
+    tree: TokenTree
+    scores: FloatArray
+    context: str
 
 
 class Engine:
@@ -126,14 +144,12 @@ class Engine:
             EngineBusy: too many wait already.
             EngineDied: the engine has ended.
         """
-        tree = self._prompt(request)
-        scores = request.answers.prior.scores(request.question)
-        steps = request.answers.decide(tree, scores, request.calibration, is_exact=request.is_exact)
-        return self._enqueue(request, tree, steps)
+        understood = self._understood(request)
+        return self._enqueue(request, understood.tree, self._decide(request, understood))
 
     def submit_scoring(self, request: Request) -> Future[Scored]:
         """Queue a question for full scoring: what calibration is fitted on. Raises as `submit` does."""
-        tree = self._prompt(request)
+        tree = self._understood(request).tree
         return self._enqueue(request, tree, score(request.answers, tree, request.question))
 
     def submit_generation(
@@ -148,10 +164,10 @@ class Engine:
         Args:
             on_delta: told each piece of text as it is written, whole characters only, on the engine's thread.
         """
-        tree = self._prompt(request)
-        bonus = request.answers.bonus(request.answers.prior.scores(request.question), request.calibration)
+        understood = self._understood(request)
+        bonus = request.answers.bonus(understood.scores, request.calibration)
         draft = Draft(request.answers.trie, bonus)
-        return self._enqueue(request, tree, self._generate(tree, params, draft, on_delta))
+        return self._enqueue(request, understood.tree, self._generate(understood, params, draft, on_delta))
 
     def place_of(self, future: Future[Any]) -> int:
         """How many questions are let in before this one; 0 for one that has been let in."""
@@ -178,8 +194,12 @@ class Engine:
         # One that is stuck must not keep the process from ending.
         self._thread.join(SHUTDOWN_SECONDS)
 
-    def _prompt(self, request: Request) -> TokenTree:
-        return TokenTree(encode_prompt(self.tokenizer, request.question))
+    def _understood(self, request: Request) -> Understood:
+        prior, text, context = request.answers.prior, request.question, request.context
+        scores = prior.scores_after(text, context) if context else None
+        if scores is None:
+            return Understood(TokenTree(encode_prompt(self.tokenizer, text)), prior.scores(text), "")
+        return Understood(TokenTree(encode_prompt(self.tokenizer, together(text, context))), scores, context)
 
     def _enqueue(self, request: Request, tree: TokenTree, steps: Steps) -> Future[Any]:
         return self._schedule.add(request.version, tree, steps, request.stop)
@@ -246,8 +266,14 @@ class Engine:
         job.advance(output.expected[place])
         output.keep(place)
 
+    def _decide(self, request: Request, understood: Understood) -> Generator[list[int], Expected, Decision]:
+        decision = yield from request.answers.decide(
+            understood.tree, understood.scores, request.calibration, is_exact=request.is_exact
+        )
+        return replace(decision, context=understood.context)
+
     def _generate(
-        self, tree: TokenTree, params: GenerationParams, draft: Draft, on_delta: Callable[[str], None]
+        self, understood: Understood, params: GenerationParams, draft: Draft, on_delta: Callable[[str], None]
     ) -> Generator[list[int], Expected, Generated]:
         written = WholeCharacters(self.tokenizer)
         text = ""
@@ -260,11 +286,11 @@ class Engine:
                 on_delta(delta)
 
         context = self._adapters.model.config.max_position_embeddings
-        room = context - len(tree)
+        room = context - len(understood.tree)
         if room < 1:
-            raise QuestionTooLong(len(tree), context - 1)
+            raise QuestionTooLong(len(understood.tree), context - 1)
         result: GeneratedTokens = yield from generate_greedily(
-            tree,
+            understood.tree,
             replace(params, max_new_tokens=min(params.max_new_tokens, room)),
             eos_token_id=self.tokenizer.eos_token_id,
             draft=draft,
@@ -276,4 +302,5 @@ class Engine:
             finish_reason=result.finish_reason,
             num_tokens=len(result.tokens),
             num_forwards=result.num_forwards,
+            context=understood.context,
         )

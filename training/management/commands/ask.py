@@ -19,13 +19,14 @@ class Command(BaseCommand):
         parser.add_argument(
             "--version", dest="version_name", metavar="V", help="its number or name; default: the live one"
         )
+        parser.add_argument("--after", default="", metavar="TEXT", help="what was asked before, for a follow-up")
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         # Django's own --version gives way to ours.
         return super().create_parser(prog_name, subcommand, conflict_handler="resolve", **kwargs)
 
-    def handle(self, *args: Any, text: str, version_name: str | None, **options: Any) -> None:
+    def handle(self, *args: Any, text: str, version_name: str | None, after: str, **options: Any) -> None:
 
         if not text.strip():
             raise CommandError("the question is empty")
@@ -33,7 +34,7 @@ class Command(BaseCommand):
             version = chosen_version(version_name)
             serving.prepare(version)
             started = time.monotonic()
-            servable, future = serving.ask(text, version, is_exact=True)
+            servable, future = serving.ask(text, version, context=after, is_exact=True)
             decision = future.result()
         except (versions.VersionError, QuestionTooLong) as error:
             raise CommandError(str(error)) from error
