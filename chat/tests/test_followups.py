@@ -81,7 +81,10 @@ def test_nothing_is_invented_where_neither_is_sure(live: AdapterVersion) -> None
     assert answer.entry_key == ""
 
 
-def said(*messages: tuple[str, str, dict[str, Any]]) -> Message:
+Said = tuple[str, str, dict[str, Any]]
+
+
+def said(*messages: Said) -> Message:
     """The newest of the messages of a conversation."""
     conversation, _ = Conversation.start("es")
     for role, text, more in messages:
@@ -89,14 +92,14 @@ def said(*messages: tuple[str, str, dict[str, Any]]) -> Message:
     return newest
 
 
-ASKED = ("user", "quiero devolver algo", {})
-ANSWERED = (
+ASKED: Said = ("user", "quiero devolver algo", {})
+ANSWERED: Said = (
     "assistant",
     "Tiene treinta días.",
     {"finish_reason": "stop", "entry_key": "return", "entry_question": "¿D?"},
 )
-FOLLOW_UP = ("user", "¿y si está usado?", {})
-REPLY = ("assistant", "", {})
+FOLLOW_UP: Said = ("user", "¿y si está usado?", {})
+REPLY: Said = ("assistant", "", {})
 
 
 @pytest.mark.parametrize(
@@ -109,9 +112,7 @@ REPLY = ("assistant", "", {})
         ([("agent", "Hola, soy Olga.", {"finish_reason": "stop"})], ""),
     ],
 )
-def test_it_goes_on_from_the_last_answer_and_from_nothing_else(
-    db: None, between: Sequence[tuple[str, str, dict[str, Any]]], subject: str
-) -> None:
+def test_it_goes_on_from_the_last_answer_and_from_nothing_else(db: None, between: Sequence[Said], subject: str) -> None:
     reply = said(ASKED, ANSWERED, *between, FOLLOW_UP, REPLY)
     assert async_to_sync(spoken_of)(reply) == subject
 
@@ -127,7 +128,9 @@ def test_another_conversation_is_none_of_its_business(db: None) -> None:
 
 
 def test_staff_read_on_what_a_follow_up_went_on(client: Browser) -> None:
-    answer = said(ASKED, ANSWERED, FOLLOW_UP, (*ANSWERED[:2], {**ANSWERED[2], "context": "<i>devolver</i>"}))
+    answer = said(
+        ASKED, ANSWERED, FOLLOW_UP, ("assistant", "Sí.", {"finish_reason": "stop", "context": "<i>devolver</i>"})
+    )
     client.force_login(User.objects.create_superuser("olga"))
 
     page = client.get(f"/admin/chat/conversation/{answer.conversation_id}/change/").content.decode()

@@ -36,6 +36,8 @@ export class Connection extends EventTarget {
     const wake = () => this.#reconnectNow();
     for (const name of ["online", "pageshow"]) addEventListener(name, wake);
     document.addEventListener("visibilitychange", wake);
+    // Some browsers do not keep a page for the way back that has an open socket, and a kept one hears nothing.
+    addEventListener("pagehide", () => this.#rest());
     addEventListener("storage", () => this.#adopt());
     setInterval(() => this.#checkLife(), PING_MS);
     for (const [clientId, text] of this.unsent) this.#tell("pending", { clientId, text });
@@ -136,9 +138,16 @@ export class Connection extends EventTarget {
 
   #reconnectNow() {
     if (document.visibilityState !== "visible") return;
+    this.#pollOnce();
     if (this.socket && Date.now() - this.lastHeardAt > SILENCE_MS) this.#drop();
     if (!this.socket || this.socket.readyState > WebSocket.OPEN) this.#connect();
     else this.#send({ type: "resume" });
+  }
+
+  #rest() {
+    clearTimeout(this.reconnectTimer);
+    clearTimeout(this.pollTimer);
+    if (this.socket) this.#drop();
   }
 
   // A dead network says nothing, so that waiting for a close would take minutes.
@@ -146,6 +155,7 @@ export class Connection extends EventTarget {
     const dead = this.socket;
     this.socket = null;
     this.isSocketReady = false;
+    this.isReady = false;
     dead.close();
   }
 
