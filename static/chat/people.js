@@ -5,9 +5,10 @@ import { filled, make } from "./drawing.js";
 export class PeopleBar {
   constructor(texts, connection) {
     this.texts = texts;
-    this.note = make("p", { className: "note" });
+    this.note = make("p", { className: "note", dir: "auto" });
     this.problem = make("p", { id: "email-problem", className: "problem", attributes: { role: "alert" } });
     this.email = make("input", { id: "email", type: "email", autocomplete: "email", required: true, maxLength: 254 });
+    Object.assign(this.email, { inputMode: "email", enterKeyHint: "send", autocapitalize: "none" });
     this.email.setAttribute("aria-describedby", "email-problem");
     this.email.oninput = () => (this.problem.textContent = "");
     const send = make("button", { type: "submit", className: "starter", textContent: texts.leaveEmail });

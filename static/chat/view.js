@@ -5,6 +5,8 @@ import { filled, fromHtml, icon, make } from "./drawing.js";
 import { PeopleBar } from "./people.js";
 
 const ONLINE_MS = 2_000;
+// What else covers the page, such as the browser's own bar, is lower.
+const MIN_KEYBOARD_PIXELS = 100;
 const REASONS = ["incorrect", "incomplete", "outdated", "inappropriate", "other"];
 
 export class CustomerChat extends HTMLElement {
@@ -133,7 +135,8 @@ export class CustomerChat extends HTMLElement {
       this.parts.log.setAttribute(name, value);
     part("button", "newer", { type: "button", className: "newer", hidden: true, textContent: `↓ ${texts.newer}` });
 
-    part("textarea", "text", { rows: 1, dir: "auto", autocomplete: "off", enterKeyHint: "send" });
+    part("textarea", "text", { rows: 1, dir: "auto", autocomplete: "off", enterKeyHint: "send", inputMode: "text" });
+    this.parts.text.autocapitalize = "sentences";
     this.parts.text.placeholder = texts.placeholder;
     this.parts.text.setAttribute("aria-describedby", "problem");
     part("button", "send", { type: "submit", className: "send", title: texts.send, ariaLabel: texts.send }, icon("send"));
@@ -314,12 +317,17 @@ export class CustomerChat extends HTMLElement {
     this.#scrollToEnd();
   }
 
-  // A phone's keyboard covers the page without making it smaller; the panel keeps to what is seen.
+  // A phone's keyboard may cover the page without making it smaller; the panel then keeps to what is seen. Who magnifies
+  // the page with two fingers wants it as large as it is.
   #fit() {
     const seen = window.visualViewport;
-    if (!seen || this.isPage) return;
-    this.panel.style.setProperty("--seen-block", `${seen.height}px`);
-    this.panel.style.setProperty("--seen-top", `${seen.offsetTop}px`);
+    if (!seen) return;
+    const wasAtEnd = this.#isAtEnd();
+    const isCovered = seen.height * seen.scale < document.documentElement.clientHeight - MIN_KEYBOARD_PIXELS;
+    const values = isCovered ? [`${seen.height * seen.scale}px`, `${seen.offsetTop}px`] : [null, null];
+    this.panel.style.setProperty("--seen-block", values[0]);
+    this.panel.style.setProperty("--seen-top", values[1]);
+    if (wasAtEnd) this.#scrollToEnd();
   }
 
   #forgetWhenIdle() {
@@ -451,7 +459,7 @@ export class CustomerChat extends HTMLElement {
     const date = new Date(revised).toLocaleDateString(this.config.language, { dateStyle: "long" });
     const parts = [this.texts.verified, question];
     if (revised) parts.push(filled(this.texts.revised, { date }));
-    return make("p", { className: "source", textContent: parts.join(" · ") });
+    return make("p", { className: "source", textContent: parts.join(" · "), dir: "auto" });
   }
 
   #personOffer() {

@@ -1,0 +1,176 @@
+"""Phone keyboards, and texts that run from right to left, in a real Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from chat.tests.host import RESOLVES, Host, running_host
+from chat.tests.server import Server, running_server
+from chat.tests.test_browser import CHROMIUM, SWITCHES, ask, last_answer
+
+pytestmark = pytest.mark.browser
+
+ARABIC = "هل يمكنني الدفع ببطاقة Visa؟"
+HEBREW = "איך אפשר לשלם?"
+# A keyboard that covers the lower part, as iOS shows it: the page keeps its size, only what is seen becomes smaller.
+KEYBOARD = """
+  () => {
+    const seen = { height: innerHeight - 300, scale: 1, offsetTop: 40 };
+    for (const [name, value] of Object.entries(seen)) Object.defineProperty(visualViewport, name, { get: () => value });
+    visualViewport.dispatchEvent(new Event("resize"));
+  }
+"""
+MAGNIFIED = """
+  () => {
+    const seen = { height: innerHeight / 3, scale: 3, offsetTop: 40 };
+    for (const [name, value] of Object.entries(seen)) Object.defineProperty(visualViewport, name, { get: () => value });
+    visualViewport.dispatchEvent(new Event("resize"));
+  }
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, RESOLVES])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("site")) as server:
+        server.train()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def host(server: Server) -> Iterator[Host]:
+    with running_host(server.url) as host:
+        server.run(
+            f"from chat.models import Site; Site.objects.create(name='Shop', key='shop-key', origins={host.origin!r})"
+        )
+        host.key = "shop-key"
+        yield host
+
+
+@pytest.fixture
+def phone(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(
+        locale="es-ES", viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, device_scale_factor=2
+    )
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(phone: BrowserContext) -> Page:
+    return phone.new_page()
+
+
+def open_chat(page: Page, server: Server, host: Host, place: str) -> None:
+    page.goto(server.url if place == "page" else host.origin)
+    if place == "widget":
+        page.locator(".launcher").tap()
+    expect(page.get_by_label("Su pregunta")).to_be_visible(timeout=20_000)
+
+
+@pytest.mark.parametrize("place", ["page", "widget"])
+def test_the_field_stays_above_the_keyboard(page: Page, server: Server, host: Host, place: str) -> None:
+    open_chat(page, server, host, place)
+    ask(page, "formas de pago")
+    last_answer(page)
+
+    page.evaluate(KEYBOARD)
+
+    field, panel = page.get_by_label("Su pregunta").bounding_box(), page.locator(".panel").bounding_box()
+    assert field is not None
+    assert panel is not None
+    assert (panel["y"], panel["height"]) == (40, 340)
+    assert field["y"] >= 40
+    assert field["y"] + field["height"] <= 40 + 340
+    expect(page.locator(".message").last).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("place", ["page", "widget"])
+def test_magnifying_the_page_does_not_shrink_the_chat(page: Page, server: Server, host: Host, place: str) -> None:
+    open_chat(page, server, host, place)
+    before = page.locator(".panel").bounding_box()
+    page.evaluate(MAGNIFIED)
+    assert page.locator(".panel").bounding_box() == before
+
+
+def test_fields_tell_the_phone_which_keyboard_to_show(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    field = page.get_by_label("Su pregunta")
+    for name, value in (("enterkeyhint", "send"), ("inputmode", "text"), ("autocapitalize", "sentences")):
+        expect(field).to_have_attribute(name, value)
+    page.locator("#person").tap()
+    email = page.locator("#email")
+    expect(email).to_be_visible()
+    for name, value in (("inputmode", "email"), ("autocapitalize", "none"), ("autocomplete", "email")):
+        expect(email).to_have_attribute(name, value)
+
+
+@pytest.mark.parametrize("path", ["/", "/plain/"])
+def test_no_field_is_so_small_that_phones_zoom_in(page: Page, server: Server, path: str) -> None:
+    page.goto(server.url + path)
+    if path == "/":
+        ask(page, "formas de pago")
+        last_answer(page)
+        page.locator(".rating .down").tap()
+        expect(page.locator(".reasons textarea")).to_be_visible()
+        page.locator("#person").tap()
+    else:
+        page.locator("[name=person]").tap()
+    expect(page.locator("input[type=email]")).to_be_visible()
+    fields = page.locator("textarea:visible, input:visible:not([type=checkbox], [type=hidden])")
+    assert fields.count() >= 2
+    for field in fields.all():
+        assert field.evaluate("element => parseFloat(getComputedStyle(element).fontSize)") >= 16
+
+
+@pytest.mark.parametrize("place", ["page", "widget"])
+def test_each_text_runs_in_its_own_direction(page: Page, server: Server, host: Host, place: str) -> None:
+    open_chat(page, server, host, place)
+    field = page.get_by_label("Su pregunta")
+    for text in (ARABIC, HEBREW):
+        field.fill(text)
+        expect(field).to_have_css("direction", "rtl")
+        ask(page, text)
+        last_answer(page)
+    field.fill("formas de pago")
+    expect(field).to_have_css("direction", "ltr")
+    ask(page, "formas de pago")
+    last_answer(page)
+    for bubble, direction in zip(page.locator(".message.user .bubble").all(), ("rtl", "rtl", "ltr"), strict=True):
+        expect(bubble).to_have_css("direction", direction)
+    for bubble in page.locator(".message.assistant .bubble").all():
+        expect(bubble).to_have_css("direction", "ltr")
+
+
+@pytest.mark.parametrize("place", ["page", "widget"])
+def test_the_whole_is_mirrored_where_its_language_runs_from_right_to_left(
+    page: Page, server: Server, host: Host, place: str
+) -> None:
+    open_chat(page, server, host, place)
+    ask(page, "formas de pago")
+    last_answer(page)
+
+    page.evaluate("() => (document.querySelector('customer-chat').shadowRoot.querySelector('.root').dir = 'rtl')")
+
+    places = {}
+    for name in (".message.user .bubble", ".message.assistant .bubble", ".mark", "#send", "#text"):
+        box = page.locator(name).first.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360, f"{name} sticks out"
+        places[name] = box["x"] + box["width"] / 2
+    assert places[".message.user .bubble"] < 180 < places[".message.assistant .bubble"]
+    assert places[".mark"] > 180
+    assert places["#send"] < places["#text"]
+    expect(page.locator("#send svg")).to_have_css("scale", "-1 1")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
