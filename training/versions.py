@@ -197,6 +197,8 @@ def activate(
     check_activation(version, may_break=is_rollback or bool(despite_critical and note))
     with transaction.atomic():
         lock_live_version()
+        # PostgreSQL stores no NUL.
+        note = note.replace("\0", "")
         activation = Activation.objects.create(
             version=version, activated_by=activated_by, note=note, is_rollback=is_rollback
         )
