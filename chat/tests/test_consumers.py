@@ -499,7 +499,7 @@ def test_it_is_interrupted_in_words_when_the_live_files_are_damaged(live: Adapte
         await client.ask("formas de pago")
         _, message = await client.read_answer()
         assert message["finish_reason"] == "error"
-        assert "on our side" in message["text"]
+        assert "por nuestra parte" in message["text"]
         await client.close()
 
     run(scenario)
@@ -743,6 +743,7 @@ def test_it_declines_in_the_customers_language_when_it_writes(
             version: AdapterVersion,
             *,
             stop: Any,
+            context: str,
             on_delta: Any,
             pieces: list[str] = pieces,
             written: Generated = written,
@@ -810,7 +811,7 @@ def test_a_version_that_knows_only_beginnings_does_not_write(live: AdapterVersio
     async def scenario() -> None:
         _, message = await answer_to("formas de pago")
         assert message["finish_reason"] == "error"
-        assert "went wrong" in message["text"]
+        assert "Algo ha fallado" in message["text"]
 
     run(scenario)
     with pytest.raises(versions.VersionError, match="only how its answers begin"):

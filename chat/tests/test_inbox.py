@@ -102,7 +102,7 @@ def test_a_customer_and_a_person_talk_in_one_thread(live: AdapterVersion) -> Non
 
         await desk.send("take", handover=row["id"])
         assert (await desk.wait_for("inbox", waiting=[]))["mine"][0]["waits"]
-        assert "Lucía is with you now" in (await page.wait_for("message"))["message"]["text"]
+        assert "Lucía está ahora con usted" in (await page.wait_for("message"))["message"]["text"]
         assert (await page.wait_for("handover"))["handover"]["agent"] == "Lucía"
 
         for _ in range(2):
@@ -116,7 +116,7 @@ def test_a_customer_and_a_person_talk_in_one_thread(live: AdapterVersion) -> Non
         assert [each["text"] for each in ready["messages"] if each["role"] == "agent"] == [heard["text"]]
 
         await desk.send("give_back", handover=row["id"])
-        assert "back with the AI assistant" in (await page.wait_for("message"))["message"]["text"]
+        assert "Vuelve a hablar con el asistente" in (await page.wait_for("message"))["message"]["text"]
         assert (await page.wait_for("handover", "ready"))["handover"] is None
         await page.ask("horario de cierre", "c3")
         assert (await page.read_answer())[1]["text"] == "Cerramos a las ocho."

@@ -347,7 +347,7 @@ def test_a_plain_form_holds_a_conversation(live: AdapterVersion) -> None:
         page = (await browser.get("/plain/")).content.decode()
         assert page.index("Con tarjeta") < page.index("Cerramos a las ocho.")
         await browser.post("/plain/", {"person": "1"})
-        assert "You asked for a person" in (await browser.get("/plain/")).content.decode()
+        assert "Ha pedido hablar con una persona" in (await browser.get("/plain/")).content.decode()
         stranger = await Browser().get("/plain/")
         assert "Con tarjeta" not in stranger.content.decode()
 
