@@ -359,6 +359,7 @@ def test_axe_finds_nothing_in_any_state(browser: Browser, server: Server, host: 
     assert violations(page) == [], "rated"
     page.locator("#person").click()
     expect(page.locator(".message.system")).to_be_visible()
+    assert violations(page) == [], "handed over"
     page.get_by_label("Su pregunta").fill("a" * 1500)
     page.keyboard.press("Enter")
     expect(page.locator("#problem")).to_contain_text("1500")
