@@ -85,8 +85,8 @@ class Calibration:
     """
 
     model_weight: float = 0.1
-    prior_weight: float = 20.0
-    decline_credit: float = 0.3
+    prior_weight: float = 15.0
+    decline_credit: float = 0.4
     off_topic_weight: float = 0.0
     threshold: float = 0.9
     suggestion_threshold: float = 0.55

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ BATCH_SIZE = 64
 MAX_KNOWN = 100_000
 # How much it weighs beside the sentence vectors.
 ENCODER_WEIGHT = 1.0
+
+
+_loading = Lock()
 
 
 class SentenceEncoder:
@@ -90,6 +94,12 @@ class BundledReader:
         return np.concatenate([self._vectors.of(counts), encoded], axis=1)
 
 
-@cache
 def bundled_reader() -> BundledReader:
+    # Two who come first together are not to load it twice.
+    with _loading:
+        return _bundled_reader()
+
+
+@cache
+def _bundled_reader() -> BundledReader:
     return BundledReader(bundled_vectors(), SentenceEncoder())

@@ -149,7 +149,7 @@ class Engine:
 
     def submit_scoring(self, request: Request) -> Future[Scored]:
         """Queue a question for full scoring: what calibration is fitted on. Raises as `submit` does."""
-        tree = self._understood(request).tree
+        tree = TokenTree(encode_prompt(self.tokenizer, request.question))
         return self._enqueue(request, tree, score(request.answers, tree, request.question))
 
     def submit_generation(
@@ -195,6 +195,8 @@ class Engine:
         self._thread.join(SHUTDOWN_SECONDS)
 
     def _understood(self, request: Request) -> Understood:
+        # The prior reads the question with a model of its own, which is not to be done for one that is refused.
+        self._schedule.check_room()
         prior, text, context = request.answers.prior, request.question, request.context
         scores = prior.scores_after(text, context) if context else None
         if scores is None:

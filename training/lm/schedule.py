@@ -88,13 +88,21 @@ class Schedule:
             EngineDied: nobody is let in any more.
         """
         with self._changed:
-            self._check_open()
-            if len(self._waiting) >= self._max_waiting:
-                raise EngineBusy
+            self._check_room()
             job = Job(version, tree, steps, stop, next(self._turns))
             self._waiting.append(job)
             self._changed.notify()
         return job.future
+
+    def check_room(self) -> None:
+        """Raise what `add` would raise now."""
+        with self._changed:
+            self._check_room()
+
+    def _check_room(self) -> None:
+        self._check_open()
+        if len(self._waiting) >= self._max_waiting:
+            raise EngineBusy
 
     def add_errand(self, errand: Callable[[], None]) -> Future[None]:
         """Something else for the engine's thread to do, before its next forward.
