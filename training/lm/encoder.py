@@ -24,7 +24,7 @@ from transformers import AutoModel
 
 from training.lm.config import BUNDLED_BASE, BaseModel
 from training.lm.loading import load_tokenizer
-from training.lm.prompts import encode_prompt
+from training.lm.prompts import encode_any_prompt
 from training.lm.semantics import FILE_NAME, READING, SentenceVectors, bundled_vectors
 
 # Of a longer text, such as an answer, the beginning is read: that much is certainly enough for so many tokens.
@@ -70,7 +70,7 @@ class SentenceEncoder:
         return np.stack([found[text] for text in texts]) if texts else self._none
 
     def _prompt(self, text: str) -> list[int]:
-        ids = encode_prompt(self._tokenizer, text[:MAX_CHARACTERS], limit=None)
+        ids = encode_any_prompt(self._tokenizer, text[:MAX_CHARACTERS])
         return ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]]
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""What a question's letters and sentence vector say about which entry it means, without any forward pass.
+"""What a question's letters and meaning say about which entry it means, without the adapter.
 
 It needs no training, so it knows an entry added a minute ago. Knows no model and no database.
 """
@@ -27,7 +27,7 @@ RIDGE = 0.3
 CONTEXT_WEIGHT = 0.7
 MAX_CONTEXT = 0.8
 
-# How much a sentence vector weighs beside the letters.
+# How much meaning weighs beside the letters.
 MEANING_WEIGHT = 1.0
 
 
@@ -43,12 +43,13 @@ class Reader(Protocol):
 
 
 class Prior:
-    """Likeness by character n-grams (TF-IDF, 2 to 5 letters within words) and by sentence vectors, read in two ways.
+    """Likeness by character n-grams (TF-IDF, 2 to 5 letters within words) and by meaning, read in two ways.
 
     The nearest text of each owner, and a ridge regression on the owners, which learns what matters: they err
-    differently. With one wording an entry and its answer, other wordings of three public FAQ sets are found right in
-    0.68, 0.40 and 0.50 by letters alone, in 0.71, 0.51 and 0.51 with the vectors; those of forty-five unseen intents in
-    0.37 and 0.64.
+    differently. With one wording an entry and its answer, other wordings of forty-five unseen intents are found right
+    in 0.37 by letters alone and in 0.64 with sentence vectors; those of seven unseen businesses of ten or forty entries
+    in 0.77 with sentence vectors and in 0.81 with the encoder besides, which also tells off-topic questions better
+    (AUROC 0.86 instead of 0.81).
 
     Args:
         texts: what staff wrote: questions, other wordings, answers.

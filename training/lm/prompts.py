@@ -42,31 +42,34 @@ def clean(text: str, tokenizer: Any) -> str:
     return " ".join(text.split())
 
 
-def encode_prompt(
-    tokenizer: Any, question: str, history: Sequence[dict[str, str]] = (), *, limit: int | None = MAX_PROMPT_TOKENS
-) -> list[int]:
+def encode_prompt(tokenizer: Any, question: str, history: Sequence[dict[str, str]] = ()) -> list[int]:
     """Token ids up to where the answer begins.
 
     Args:
         tokenizer: a transformers tokenizer.
         question: what the customer typed.
         history: earlier turns, oldest first, as `{"role", "content"}`.
-        limit: tokens that it may have; None for any number.
 
     Raises:
-        QuestionTooLong: more than `limit` tokens.
+        QuestionTooLong: more than `MAX_PROMPT_TOKENS` tokens.
     """
-    turns = [*history, {"role": "user", "content": question}]
+    ids = encode_any_prompt(tokenizer, question, history)
+    if len(ids) > MAX_PROMPT_TOKENS:
+        raise QuestionTooLong(len(ids), MAX_PROMPT_TOKENS)
+    return ids
+
+
+def encode_any_prompt(tokenizer: Any, text: str, history: Sequence[dict[str, str]] = ()) -> list[int]:
+    """The same, however long it is."""
+    turns = [*history, {"role": "user", "content": text}]
     messages = [{"role": turn["role"], "content": clean(turn["content"], tokenizer)} for turn in turns]
-    text = tokenizer.apply_chat_template(
+    prompt = tokenizer.apply_chat_template(
         messages,
         chat_template=tokenizer.chat_template or FALLBACK_CHAT_TEMPLATE,
         add_generation_prompt=True,
         tokenize=False,
     )
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if limit is not None and len(ids) > limit:
-        raise QuestionTooLong(len(ids), limit)
+    ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     return ids
 
 
