@@ -23,7 +23,10 @@ from training.lm.encoder import bundled_reader
 from training.lm.packing import Expected, TokenTree
 from training.lm.prior import Prior
 from training.lm.prompts import DECLINE, encode_answer
+from training.lm.semantics import bundled_vectors
 from training.lm.trie import AnswerTrie
+
+MAX_ENCODED_TEXTS = 6_000
 
 
 class AnswerSet:
@@ -58,7 +61,8 @@ class AnswerSet:
             [owner for _, owner in texts],
             len(candidates),
             off_topic,
-            reader=bundled_reader(),
+            # The encoder reads some 300 texts a second; a business that has very many does without.
+            reader=bundled_reader() if len(texts) <= MAX_ENCODED_TEXTS else bundled_vectors(),
             previous=previous.prior if previous is not None else None,
         )
 

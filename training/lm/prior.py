@@ -56,7 +56,7 @@ class Prior:
         owners: whose text each one is, 0 to `num_owners` - 1.
         off_topic: questions to decline; their owner is number `num_owners`.
         reader: None for letters alone.
-        previous: the prior of an earlier publication: its texts are not counted again.
+        previous: the prior of an earlier publication: its texts are not counted again, if its reader is the same.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class Prior:
         everything = [*texts, *off_topic]
         self._texts = [everything[place] for place in order]
         self._reader = reader
+        if previous is not None and previous._reader is not reader:
+            previous = None
         # Meanings have one row a dimension, as a question's vector is multiplied with them.
         self._counts, self._meanings = _read(self._texts, reader, previous)
         self._dual: NDArray[np.float32] | None = None

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from training.lm import prior as prior_module
-from training.lm.prior import Prior
+from training.lm.encoder import bundled_reader
+from training.lm.prior import Prior, Reader
+from training.lm.semantics import bundled_vectors
 
 TEXTS = [
     "¿Cuánto cuesta el envío?",
@@ -62,6 +64,15 @@ def test_it_takes_over_what_has_not_changed() -> None:
 
     for question in ("cuanto sale el ENVIO", "un chiste de futbol", "tarjeta", "日本語"):
         assert taken_over.scores(question) == pytest.approx(anew.scores(question), abs=1e-6)
+
+
+@pytest.mark.parametrize("earlier_reader", [None, bundled_vectors()])
+def test_it_takes_nothing_over_from_another_reader(earlier_reader: Reader | None) -> None:
+    earlier = Prior(TEXTS, OWNERS, 2, OFF_TOPIC, reader=earlier_reader)
+
+    anew, after = (Prior(TEXTS, OWNERS, 2, reader=bundled_reader(), previous=previous) for previous in (None, earlier))
+
+    assert after.scores("quiero mi plata") == pytest.approx(anew.scores("quiero mi plata"), abs=1e-6)
 
 
 def test_it_learns_a_new_text_from_nothing() -> None:
