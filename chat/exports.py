@@ -17,8 +17,8 @@ CHUNK_SIZE = 500
 PIECE_CHARS = 50_000
 COLUMNS = (
     *("conversation", "started_at", "language", "message", "at", "role", "text", "entry", "declined", "suggestions"),
-    *("context", "confidence", "version", "how_it_ended", "first_delta_ms", "rating", "reasons", "feedback"),
-    *("website", "asked_for_person_at"),
+    *("confidence", "version", "how_it_ended", "first_delta_ms", "rating", "reasons", "feedback"),
+    *("website", "asked_for_person_at", "context"),
 )
 
 
@@ -61,10 +61,11 @@ def _row(message: Message) -> tuple[Any, ...]:
     return (
         *(str(conversation.pk), conversation.created_at.isoformat(), conversation.language),
         *(message.pk, message.created_at.isoformat(), message.role, message.text),
-        *(message.entry_key, message.is_declined, message.suggestions, message.context, message.confidence),
+        *(message.entry_key, message.is_declined, message.suggestions, message.confidence),
         *(message.version.number if message.version else None, message.finish_reason, message.first_delta_ms),
         *((opinion.rating, opinion.reasons, opinion.text) if opinion else (None, [], "")),
         *(conversation.site.name if conversation.site else None, asked_at.isoformat() if asked_at else None),
+        message.context,
     )
 
 
