@@ -307,14 +307,11 @@ async def _answer(reply: Reply) -> None:
 
 
 async def _decision(reply: Reply) -> tuple[Servable, Any]:
-    """What the engine makes of the question: where that may rest on what was said before, together with it."""
-    how = rests(reply.question)
-    subject = await spoken_of(reply.message) if how is not Rests.NOT else ""
-    if not subject or how is Rests.MAYBE:
-        servable, decision = await _ask(reply, serving.ask)
-        if not subject or not decision.is_declined:
-            return servable, decision
-    return await _ask(reply, partial(serving.ask, context=subject))
+    """What the engine makes of the question: alone, or together with what was said before where it may rest on that."""
+    servable, decision = await _ask(reply, serving.ask)
+    is_unclear = decision.is_declined and rests(reply.question) is not Rests.NOT
+    subject = await spoken_of(reply.message) if is_unclear else ""
+    return await _ask(reply, partial(serving.ask, context=subject)) if subject else (servable, decision)
 
 
 @database_sync_to_async

@@ -51,8 +51,13 @@ def test_a_follow_up_is_understood_together_with_what_was_asked_before(live: Ada
 
 
 def test_a_follow_up_to_a_follow_up_goes_on_from_the_entry(live: AdapterVersion) -> None:
-    *_, answer = answers_to("quiero devolver algo", "¿y si está usado?", "¿y es gratis?")
+    *_, answer = answers_to("quiero devolver algo", "¿y si está usado?", "¿y si está roto?")
     assert answer.context == "¿Puedo devolver un producto?"
+
+
+def test_what_is_sure_alone_goes_on_from_nothing(live: AdapterVersion) -> None:
+    _, answer = answers_to("quiero devolver algo", "¿y se puede pagar con tarjeta?")
+    assert (answer.entry_key, answer.context) == ("pay", "")
 
 
 @pytest.mark.parametrize("first", ["quiero devolver algo", "¿A qué hora cierran?", "zzz qqq"])
@@ -138,3 +143,4 @@ def test_staff_read_on_what_a_follow_up_went_on(client: Browser) -> None:
     assert "understood as going on from “&lt;i&gt;devolver&lt;/i&gt;”" in page
     assert "understood as going on from “<i>devolver</i>”" in inbox._basis(answer)
     assert dict(zip(COLUMNS, _row(answer), strict=True))["context"] == "<i>devolver</i>"
+    assert COLUMNS[-1] == "context", "what reads columns by their place finds the others where they were"

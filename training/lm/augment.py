@@ -57,6 +57,10 @@ def strip_accents(text: str) -> str:
     return plain.replace("\0", "ñ").replace("\1", "Ñ")
 
 
+def word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 def fold(text: str) -> str:
     """Text as a hurried customer types it: lower case, no accents, no marks of question or exclamation.
 

@@ -9,41 +9,38 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
-from training.lm.augment import strip_accents
+from training.lm.augment import strip_accents, word_set
 
 # How many words that mean something a question may have and still rest on another, with a sign of it and without.
 MAX_WORDS = 3
 MAX_WORDS_UNSIGNED = 1
 
-_OPENINGS = re.compile(r"(y|e|o|pero|entonces|tambien|and|but|or|then|also|what about|how about)\b")
+_OPENINGS = re.compile(r"(y|e|o|pero|entonces|tambien|and|but|or|then|also|what about|how about)\b(?!-)")
 _POINTERS = re.compile(
-    r"\b(eso|esto|esos|esas|ello|lo mismo|la misma|el mismo|ahi|alli|it|that|this|those|these|them|the same|there)\b"
-    r"|[aei]r(lo|la|los|las)\b"
+    r"\b(eso|esto|esos|esas|ello|lo mismo|la misma|el mismo|ahi|alli|it|that|this|those|these|them|the same)\b"
+    # "cancelarlo", not "Carlos".
+    r"|\b(?!([ck]arl[ao]s?|charlas?|chirlas?|marlas?|mirlos?|perlas?)\b)\w*[aei]r(lo|la|los|las)\b"
 )
 _QUESTION_WORDS = re.compile(
     r"\b(que|cual|cuales|como|cuando|cuant[oa]s?|donde|quien|por que|how|what|which|when|where|who|why)\b|[¿?]"
 )
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
+_GOODBYES = re.compile(r"\b(gracias|es todo|nada mas|adios|hasta luego|thanks?|that.?s all|that is all|bye)\b")
 
 # Words that no subject is made of. What they ask about, something else has said.
-_EMPTY_WORDS = _words(
+_EMPTY_WORDS = word_set(
     """
     a al algo con contra cual cuales cuando cuanta cuantas cuanto cuantos como de del desde donde e el ella ellas
     ello ellos en entonces entre es esa esas ese eso esos esta estan estas este esto estos era fue ha hace hacer hacen
     hago han hasta hay he la las le les lo los mas me mi mis misma mismo mucho muy nada ni no nos o para pasa pero por
     porque pueden puede puedo que quien se sea ser seria si sin sobre son su sus tambien tan te tengo tiene tienen
     ahi alli todo todos tu un una unas unos usted ustedes va y ya yo cuesta cuestan tarda tardan vale valen
-    about also an and any are at be but by can could did do does for from has have how i if in is it its much many
-    my of on or same so that the them then there these they this those to too was we what when where which who why
+    about all also an and any are at be but by can could did do does for from has have how i if in is it its much many
+    my of on or s same so that the them then there these they this those to too was we what when where which who why
     will with would you your
     """
 )
 # What is no question at all rests on nothing.
-_POLITE_WORDS = _words(
+_POLITE_WORDS = word_set(
     """
     ok okay okey vale gracias muchas mil perfecto genial bien bueno hola buenas buenos dias tardes noches adios
     entiendo entendido claro listo dale thanks thank great fine hello hi hey bye perfect understood yes no si y muy
@@ -63,12 +60,14 @@ def rests(question: str) -> Rests:
     """Whether a question says what it is about, as far as its words show that."""
     text = strip_accents(question.lower()).strip(" ¿¡?!.,")
     words = re.findall(r"[^\W_]+", text)
-    if not words or all(word in _POLITE_WORDS for word in words):
+    is_question = bool(_QUESTION_WORDS.search(strip_accents(question.lower())))
+    num_words = len([word for word in words if word not in _EMPTY_WORDS and word not in _POLITE_WORDS])
+    is_goodbye = not num_words and not is_question and bool(_GOODBYES.search(text))
+    if is_goodbye or all(word in _POLITE_WORDS for word in words):
         return Rests.NOT
-    num_words = sum(word not in _EMPTY_WORDS for word in words)
     if num_words <= MAX_WORDS and (_OPENINGS.match(text) or _POINTERS.search(text)):
         return Rests.PLAINLY
-    if num_words <= MAX_WORDS_UNSIGNED and _QUESTION_WORDS.search(strip_accents(question.lower())):
+    if num_words <= MAX_WORDS_UNSIGNED and is_question:
         return Rests.MAYBE
     return Rests.NOT
 

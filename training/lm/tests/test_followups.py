@@ -25,7 +25,7 @@ def prior() -> Prior:
     [
         *("¿y cuánto tarda?", "y a canarias?", "¿Y eso es gratis?", "¿y con PayPal?", "¿cuánto cuesta eso?"),
         *("¿y cancelarlo?", "¿puedo cambiarla?", "lo mismo para México", "and how long?", "how much is it?"),
-        "what about Mexico",
+        *("what about Mexico", "¿y cuánto tarda? gracias", "verlas antes", "¿y el e-mail?"),
     ],
 )
 def test_it_knows_what_plainly_rests_on_something(text: str) -> None:
@@ -45,6 +45,8 @@ def test_it_knows_what_may_rest_on_something(text: str) -> None:
         "y además querría saber si la garantía de la mesa cubre arañazos",
         "¿Puedo devolver la lámpara si eso que viene en la caja está roto?",
         "can I return the lamp if it arrived broken",
+        *("E-mail de soporte", "pulsera de perlas", "dirección de Carlos", "Is there a store in Madrid?"),
+        *("eso es todo, gracias", "eso es todo", "that's all, thank you", "gracias por esto", "nada más, adiós"),
     ],
 )
 def test_it_leaves_whole_questions_and_politeness_alone(text: str) -> None:
