@@ -39,6 +39,7 @@ def test_the_demo_shops_questions_are_spanish_or_undecided() -> None:
         "I’d like to cancel my order",
         "do you accept Bizum",
         "how much?",
+        "please write to el.de.la@hotmail.es",
         "what about the Canary Islands",
     ],
 )
@@ -58,6 +59,7 @@ def test_spanish_is_known(text: str) -> None:
     [
         *("", "?", "👍", "ok", "hola", "hi", "gracias", "thanks", "no", "sí", "total", "A-4821"),
         *("PayPal", "WhatsApp", "Nike Air Max 90", "The North Face", "IKEA KALLAX", "España", "newsletter"),
+        *("john@hotmail.es", "www.tienda.es", "https://tienda.es/que/es", "tienda.es", "el.nino@correo.com"),
     ],
 )
 def test_what_could_be_either_is_left_undecided(text: str) -> None:
