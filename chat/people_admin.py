@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.http import HttpRequest
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from unfold.admin import ModelAdmin
 
@@ -28,8 +29,17 @@ class HandoverAdmin(ReadOnlyAdmin):
     ]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whoever may delete a conversation deletes what belongs to it."""
+        """Whoever may delete a conversation deletes what belongs to it; never a hand-over alone (delete_view)."""
         return request.user.has_perm("chat.delete_conversation")
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        """The figures count it from its conversation as that is deleted."""
+        raise PermissionDenied
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), "show_delete": False})
 
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view

@@ -10,7 +10,11 @@ from django.utils.translation import gettext, override
 
 
 def let_agents_teach(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    """Whoever reads what customers ask may make it another wording of a published answer."""
+    """Whoever reads what customers ask may make it another wording of a published answer.
+
+    That took the right to change entries before; whoever has it, a group or a person, goes on teaching. Reversing the
+    migration takes the right from nobody, since it cannot be told who had it before.
+    """
     config = apps.get_app_config("faq")
     # As in 0004_roles.
     if not hasattr(config, "models_module"):
@@ -19,8 +23,12 @@ def let_agents_teach(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> Non
     Group, Permission = apps.get_model("auth", "Group"), apps.get_model("auth", "Permission")
     with override(settings.LANGUAGE_CODE):
         agents = Group.objects.filter(name=gettext("Agent")).first()
+    rights = Permission.objects.filter(content_type__app_label="faq")
+    teaches, edits = rights.get(codename="add_paraphrase"), rights.get(codename="change_faqentry")
     if agents is not None:
-        agents.permissions.add(Permission.objects.get(content_type__app_label="faq", codename="add_paraphrase"))
+        agents.permissions.add(teaches)
+    teaches.group_set.add(*edits.group_set.all())
+    teaches.user_set.add(*edits.user_set.all())
 
 
 class Migration(migrations.Migration):

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 from django.apps import apps
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 from pytest_django import Settings
 
@@ -102,7 +102,8 @@ DOORS = [
     Door("/admin/chat/handover/", {AGENT, "owner"}),
     Door("/admin/chat/handover/{handover}/change/", {AGENT, "owner"}),
     Door("/admin/chat/handover/add/", set()),
-    Door("/admin/chat/handover/{handover}/delete/", {"owner"}, is_post=True),
+    # With its conversation alone.
+    Door("/admin/chat/handover/{handover}/delete/", set(), is_post=True),
     Door("/admin/chat/openinghours/", {AGENT, "owner"}),
     Door("/admin/chat/openinghours/add/", {AGENT, "owner"}, is_post=True),
     Door("/admin/chat/closedday/", {AGENT, "owner"}),
@@ -216,6 +217,21 @@ def test_an_agent_adds_wordings_and_changes_nothing_else_of_an_entry(client: Cli
     assert entry.paraphrases.filter(text="¿aceptan bizum?").exists()
     page = client.get(f"/admin/faq/faqentry/{entry.pk}/change/").content.decode()
     assert 'name="_save"' not in page
+
+
+def test_who_edited_entries_goes_on_teaching(client: Client, numbers: dict[str, int]) -> None:
+    """To make a question a wording took the right to change entries once."""
+    edits = Permission.objects.get(codename="change_faqentry")
+    group, user = Group.objects.create(name="Contenido"), User.objects.create_user("ana", is_staff=True)
+    group.permissions.add(edits)
+    user.user_permissions.add(edits)
+    other = Group.objects.create(name="Otros")
+
+    import_module("chat.migrations.0010_rooms").let_agents_teach(apps, None)
+
+    assert group.permissions.filter(codename="add_paraphrase").exists()
+    assert user.has_perm("faq.add_paraphrase")
+    assert not other.permissions.exists()
 
 
 def test_who_may_not_stop_a_trial_does_not(client: Client, numbers: dict[str, int]) -> None:
