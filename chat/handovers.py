@@ -2,7 +2,8 @@
 
     waiting -> taken -> returned | closed          waiting -> returned | closed
     taken at once, when a person steps in unasked
-    taken -> waiting, when the person is gone while the customer waits for an answer
+    taken -> waiting, when the person is gone while the customer waits for an answer; taken -> returned where the
+    customer never asked for a person
 
 Each change is a conditional update that names what it expects, so that of two people who take a conversation one gets
 it. What customers are told is stored with the change; people.py tells everybody afterwards.
@@ -141,8 +142,11 @@ def take(pk: int, user: User) -> Change:
     return Change(handover, [_taken_notice(handover, user)])
 
 
-def step_in(conversation: Conversation, user: User) -> Change:
+def step_in(conversation: Conversation, user: User, language: str) -> Change:
     """Take a conversation from the assistant, without the customer having asked.
+
+    Args:
+        language: in which the customer is told.
 
     Raises:
         CannotDo: people have it already.
@@ -156,7 +160,7 @@ def step_in(conversation: Conversation, user: User) -> Change:
                 reference=_new_reference(),
                 reason=Handover.Reason.STEPPED_IN,
                 state=State.TAKEN,
-                language=conversation.language,
+                language=language,
                 asked_at=now,
                 taken_by=user,
                 taken_at=now,
@@ -244,7 +248,7 @@ def look() -> list[Change]:
     now = timezone.now()
     gone = Handover.objects.filter(state=State.TAKEN, agent_seen_at__lt=now - GONE_AFTER)
     long = Handover.objects.filter(state=State.WAITING, told_to_wait_at=None, asked_at__lt=now - LONG_WAIT)
-    changes = [_let_wait_again(each) for each in gone.select_related("conversation", "taken_by") if waits(each)]
+    changes = [_release(each) for each in gone.select_related("conversation", "taken_by") if waits(each)]
     changes += [_tell_to_wait(each) for each in long.select_related("conversation")]
     return [change for change in changes if change is not None]
 
@@ -256,11 +260,17 @@ def waits(handover: Handover) -> bool:
     return last is None or last.role == Message.Role.USER
 
 
-def _let_wait_again(handover: Handover) -> Change | None:
+def _release(handover: Handover) -> Change | None:
+    """Let a customer wait again, whose person is gone; back to the assistant, who never asked for a person."""
     agent = handover.taken_by
     still = Handover.objects.filter(
         pk=handover.pk, state=State.TAKEN, taken_by=agent, agent_seen_at=handover.agent_seen_at
     )
+    if handover.reason == Handover.Reason.STEPPED_IN:
+        if not still.update(state=State.RETURNED, returned_at=timezone.now()):
+            return None
+        handover.refresh_from_db()
+        return Change(handover, [_returned_notice(handover)])
     # Told again if it takes long again.
     if not still.update(state=State.WAITING, taken_by=None, taken_at=None, agent_seen_at=None, told_to_wait_at=None):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
-from chat import handovers
+from chat import handovers, markdown
 from chat.models import Feedback, Handover, Message, PublicName
 from faq.models import FaqEntry
 
@@ -30,6 +31,7 @@ MAX_WAITING = 200
 MAX_MESSAGES = 200
 MAX_FOUND = 8
 MAX_QUERY_CHARS = 100
+NAME_MARKS = " .'’-"
 
 State = Handover.State
 
@@ -54,6 +56,11 @@ class NameForm(forms.ModelForm):  # type: ignore[type-arg]
         name = " ".join(self.cleaned_data["name"].split())
         if not name.isprintable():
             raise ValidationError(_("There are characters in it that cannot be seen."))
+        if not all(character in NAME_MARKS or unicodedata.category(character)[0] in "LMN" for character in name):
+            raise ValidationError(_("Only letters, digits, spaces, full stops, apostrophes and hyphens are possible."))
+        # Notices, which begin with it, may have marks and addresses that can be tapped.
+        if name and markdown.render(name) != f"<p>{name}</p>":
+            raise ValidationError(_("It reads as an address or as the beginning of a list."))
         return name
 
 
@@ -68,11 +75,11 @@ def inbox(request: HttpRequest) -> HttpResponse:
 def choose_name(request: HttpRequest) -> HttpResponse:
     """Keep the name that customers are to read of whoever asks."""
     user = _permitted(request)
-    form = NameForm(request.POST, instance=PublicName.objects.filter(user=user).first() or PublicName(user=user))
+    form = NameForm(request.POST)
     if not form.is_valid():
         return _page(request, form)
-    if form.cleaned_data["name"]:
-        form.save()
+    if name := form.cleaned_data["name"]:
+        PublicName.objects.update_or_create(user=user, defaults={"name": name})
     else:
         PublicName.objects.filter(user=user).delete()
     messages.success(request, _("Customers read your name as “%(name)s”.") % {"name": handovers.name_of(user)})
@@ -177,7 +184,7 @@ def _said(message: Message) -> dict[str, Any]:
         "id": message.pk,
         "role": message.role,
         "by": message.author or message.get_role_display(),
-        "text": message.text or "–",
+        "text": message.plain_text or "–",
         "suggestions": message.suggestions,
         "at": message.created_at.isoformat(),
         "basis": _basis(message) if message.role == Message.Role.ASSISTANT else [],

@@ -210,6 +210,11 @@ class Message(models.Model):
         return self.text[:60]
 
     @property
+    def plain_text(self) -> str:
+        """The text where staff read it as it is written: without the marks of what a notice stresses."""
+        return self.text.replace("**", "") if self.role == self.Role.SYSTEM else self.text
+
+    @property
     def opinion(self) -> Feedback | None:
         """What the customer thinks of it, if they have said so."""
         try:

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from chat.models import MAX_FEEDBACK_CHARS, Feedback, Message
+from training.frames import clean
 
 
 class BadOpinion(ValueError):
@@ -43,7 +44,7 @@ def checked(frame: dict[str, Any]) -> Opinion:
         raise BadOpinion(_("That reason is not known here."))
     if not isinstance(text, str):
         raise BadOpinion(_("Only text is understood here."))
-    text = text.replace("\0", "").encode("utf-8", "ignore").decode().strip()
+    text = clean(text)
     if len(text) > MAX_FEEDBACK_CHARS:
         raise BadOpinion(
             _("Your message has %(num)d characters; at most %(max)d fit. Please shorten it.")

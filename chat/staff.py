@@ -23,6 +23,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from chat import handovers, inbox, people
 from chat.charts import chart
+from chat.earlier import spoken_language
 from chat.exports import as_csv, as_json_lines, messages_of
 from chat.figures import HANDED_OVER, OUTCOMES, RATINGS, Figures, Kind, Period
 from chat.figures import figures as count
@@ -53,9 +54,13 @@ def transcript(request: HttpRequest, conversation: Conversation) -> dict[str, An
         "can_see_versions": request.user.has_perm("training.view_adapterversion"),
         "can_teach": request.user.has_perm("faq.add_paraphrase"),
         "can_step_in": request.user.has_perm(inbox.PERMISSION)
-        and conversation.updated_at > timezone.now() - MAY_BE_HERE
+        and _may_be_here(conversation)
         and not conversation.handovers.open().exists(),
     }
+
+
+def _may_be_here(conversation: Conversation) -> bool:
+    return conversation.updated_at > timezone.now() - MAY_BE_HERE
 
 
 @require_POST
@@ -63,8 +68,12 @@ def step_in(request: HttpRequest, conversation_pk: UUID) -> HttpResponse:
     """Take a conversation from the assistant without being asked, and answer in the inbox."""
     _require(request, "chat.view_conversation", inbox.PERMISSION)
     conversation = get_object_or_404(Conversation, pk=conversation_pk)
+    if not _may_be_here(conversation):
+        messages.error(request, _("Nothing was said here for more than an hour: the customer has most likely left."))
+        return redirect("admin:chat_conversation_change", conversation.pk)
+    language = async_to_sync(spoken_language)(conversation, conversation.language)
     try:
-        change = handovers.step_in(conversation, request.user)  # type: ignore[arg-type]
+        change = handovers.step_in(conversation, request.user, language)  # type: ignore[arg-type]
     except CannotDo as error:
         messages.error(request, str(error))
         return redirect("admin:chat_conversation_change", conversation.pk)

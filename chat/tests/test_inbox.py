@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
@@ -11,11 +14,14 @@ from channels.db import database_sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.db.models.signals import pre_save
 from django.test import Client as Browser
 from django.utils import timezone
+from django.utils.html import escape
 
 from chat import handovers, inbox
-from chat.models import Conversation, Feedback, Handover, Message
+from chat.models import Conversation, Feedback, Handover, Message, PublicName
 from chat.tests.test_consumers import ORIGIN, run
 from chat.tests.test_consumers import Client as Page
 from chat.tests.test_people import always_open, ask_for_person, waiting
@@ -343,25 +349,37 @@ NAME = "/admin/chat/handover/inbox/name/"
 def test_people_choose_the_name_that_customers_read(client: Browser) -> None:
     user = agent("lucia.p", "Lucía")
     client.force_login(user)
-    attack = "<script>alert(1)</script>"
 
-    page = client.post(NAME, {"name": f"  {attack}  de   Pedidos "}, follow=True).content.decode()
-    assert attack not in page
-    assert "“&lt;script&gt;alert(1)&lt;/script&gt; de Pedidos”" in page
+    page = client.post(NAME, {"name": "  Zoë O’Neil-D'Or  jr. "}, follow=True).content.decode()
+    assert "“Zoë O’Neil-D&#x27;Or jr.”" in page
     handover = waiting()
     handovers.take(handover.pk, user)
     handovers.reply(handover.pk, user, "Hola", "r1")
     notice, answer = handover.conversation.messages.order_by("-pk")[:2][::-1]
-    assert answer.author == f"{attack} de Pedidos"
-    assert notice.text.startswith(f"{attack} de Pedidos is with you now.")
+    assert answer.author == "Zoë O’Neil-D'Or jr."
+    assert notice.text.startswith("Zoë O’Neil-D'Or jr. is with you now.")
 
+    client.post(NAME, {"name": "नेहा"})
+    assert handovers.name_of(user) == "नेहा"
     client.post(NAME, {"name": " "})
     assert handovers.name_of(user) == "Lucía"
     answer.refresh_from_db()
-    assert answer.author == f"{attack} de Pedidos", "what was said then stays"
+    assert answer.author == "Zoë O’Neil-D'Or jr.", "what was said then stays"
 
 
-@pytest.mark.parametrize(("name", "why"), [("a" * 41, "at most 40 characters"), ("Lu\u202ecía", "cannot be seen")])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a" * 41, "at most 40 characters"),
+        ("Lu\u202ecía", "cannot be seen"),
+        ("[Lucía](https://evil.example)", "Only letters"),
+        ("<b>Lucía</b>", "Only letters"),
+        ("lucia@evil.example", "Only letters"),
+        ("**Lucía**", "Only letters"),
+        ("www.evil.example", "reads as an address"),
+        ("1. Lucía", "reads as an address"),
+    ],
+)
 def test_a_name_that_cannot_be_is_refused_and_stays_to_be_mended(client: Browser, name: str, why: str) -> None:
     user = agent("lucia.p", "Lucía")
     client.force_login(user)
@@ -369,8 +387,35 @@ def test_a_name_that_cannot_be_is_refused_and_stays_to_be_mended(client: Browser
     page = client.post(NAME, {"name": name}).content.decode()
 
     assert why in page
-    assert f'value="{name}"' in page
+    assert f'value="{escape(name)}"' in page
     assert handovers.name_of(user) == "Lucía"
+
+
+def test_of_two_names_that_are_chosen_at_once_one_stays() -> None:
+    """Both windows find that none has been chosen before either keeps one."""
+    user = agent("lucia.p", "Lucía")
+    both = Barrier(2)
+
+    def wait(**_: Any) -> None:
+        # Where the other is not let in meanwhile, it is alone.
+        with suppress(BrokenBarrierError):
+            both.wait(timeout=1)
+
+    def choose(name: str) -> int:
+        browser = Browser()
+        browser.force_login(user)
+        try:
+            return browser.post(NAME, {"name": name}).status_code
+        finally:
+            connection.close()
+
+    pre_save.connect(wait, sender=PublicName)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(choose, ["Ana", "Eva"])) == [302, 302]
+    finally:
+        pre_save.disconnect(wait, sender=PublicName)
+    assert handovers.name_of(user) in ("Ana", "Eva")
 
 
 def test_a_name_is_chosen_for_oneself_alone(client: Browser) -> None:
@@ -413,7 +458,7 @@ def test_a_person_steps_in_where_the_assistant_speaks(live: AdapterVersion, clie
     said = list(handover.conversation.messages.values_list("role", flat=True))
     assert said == ["user", "assistant", "system", "user"], "the assistant is silent"
     notice = handover.conversation.messages.get(role="system").text
-    assert notice.startswith("Lucía is with you now.")
+    assert notice.startswith("Lucía está ahora con usted."), "as the customer wrote"
     assert handover.reference in notice
     assert handover.conversation.wants_person_at is None, "nobody asked"
 
@@ -423,4 +468,45 @@ def test_nobody_steps_in_where_a_customer_has_long_left(client: Browser) -> None
     conversation, _token = Conversation.start("es")
     Conversation.objects.update(updated_at=timezone.now() - timedelta(hours=2))
 
-    assert "step-in/" not in client.get(f"/admin/chat/conversation/{conversation.pk}/change/").content.decode()
+    url = f"/admin/chat/conversation/{conversation.pk}/"
+
+    assert "step-in/" not in client.get(url + "change/").content.decode()
+    page = client.post(url + "step-in/", follow=True).content.decode()
+
+    assert "Nothing was said here for more than an hour" in page
+    assert not Handover.objects.exists()
+
+
+def test_who_steps_in_is_announced_in_the_language_that_was_spoken(client: Browser) -> None:
+    client.force_login(User.objects.create_superuser("olga", first_name="Olga"))
+    conversation, _token = Conversation.start("es")
+    conversation.messages.create(role="user", text="how can I pay")
+
+    client.post(f"/admin/chat/conversation/{conversation.pk}/step-in/")
+
+    assert Handover.objects.get().language == "en"
+    assert conversation.messages.get(role="system").text.startswith("Olga is with you now.")
+
+
+def test_staff_read_notices_without_marks(client: Browser) -> None:
+    handover = waiting()
+    question = handover.conversation.messages.create(role="user", text="**hola**")
+    olga = User.objects.create_superuser("olga")
+    client.force_login(olga)
+
+    notice, asked = inbox.thread(handover.pk, olga)["messages"]
+    page = client.get(f"/admin/chat/conversation/{handover.conversation_id}/change/").content.decode()
+
+    assert f"Your number is {handover.reference}." in notice["text"]
+    assert f"Your number is {handover.reference}." in page
+    assert asked["text"] == question.text, "as the customer wrote it"
+
+
+def test_a_hand_over_is_deleted_with_its_conversation_alone(client: Browser) -> None:
+    handover = waiting()
+    client.force_login(User.objects.create_superuser("olga"))
+    url = f"/admin/chat/handover/{handover.pk}/"
+
+    assert f"{url}delete/" not in client.get(url + "change/").content.decode()
+    assert client.post(url + "delete/", {"post": "yes"}).status_code == 403
+    assert Handover.objects.exists()

@@ -244,6 +244,22 @@ def test_a_person_who_is_gone_holds_nobody() -> None:
         handovers.reply(handover.pk, lucia, "Ya estoy.", "r2")
 
 
+def test_who_never_asked_for_a_person_gets_back_to_the_assistant_when_they_are_gone() -> None:
+    conversation, _token = Conversation.start("en")
+    conversation.messages.create(role="user", text="how can I pay")
+    conversation.messages.create(role="assistant", text="By card.", finish_reason="stop")
+    handover = handovers.step_in(conversation, agent(), "en").handover
+    Handover.objects.update(agent_seen_at=timezone.now() - handovers.GONE_AFTER - timedelta(seconds=1))
+
+    (change,) = handovers.look()
+
+    handover.refresh_from_db()
+    assert handover.state == "returned"
+    assert handover.returned_at is not None
+    assert change.said[0].text.startswith("You are back with the AI assistant.")
+    assert handovers.look() == []
+
+
 def test_a_sign_of_life_keeps_it() -> None:
     handover, lucia = waiting(), agent()
     handovers.take(handover.pk, lucia)
