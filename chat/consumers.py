@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.utils import translation
 from django.utils.translation import gettext as _
@@ -68,9 +67,9 @@ class ChatConsumer(AsyncWebsocketConsumer):
     # Called by the channel layer.
 
     async def dispatch(self, message: Any) -> None:
-        if message["type"] in ("conversation.frames", "websocket.receive"):
-            # Channels would first have the thread of the database look for connections to close, for each frame.
-            await getattr(self, get_handler_name(message))(message)
+        if message["type"] == "conversation.frames":
+            # Channels would first have the thread of the database look for connections to close, for each delta.
+            await self.conversation_frames(message)
         else:
             await super().dispatch(message)
 
@@ -91,9 +90,11 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def layer_resumed(self, event: dict[str, Any]) -> None:
         """Something may have been missed: a version that went live, a delta that another process wrote."""
         serving.warm_up()
-        if self.session.is_admitted:
-            with translation.override(self.session.language):
+        with translation.override(self.session.language):
+            if self.session.conversation is not None:
                 await self.session.send_history()
+            elif self.session.is_admitted:
+                await self._send_status()
 
     async def training_status(self, event: dict[str, Any]) -> None:
         if event["what"] == status_signal.VERSION_LIVE:
@@ -102,7 +103,10 @@ class ChatConsumer(AsyncWebsocketConsumer):
             # Customers of a live version need not hear how the next one is coming along.
             return
         with translation.override(self.session.language):
-            await self.send_frame({"type": "status", "status": await self.session.status()})
+            await self._send_status()
+
+    async def _send_status(self) -> None:
+        await self.send_frame({"type": "status", "status": await self.session.status()})
 
 
 class _Socket:

@@ -40,5 +40,6 @@ async def spoken_of(reply: Message) -> str:
 
 def _is_said(message: Message) -> bool:
     """Whether it is something that the customer has read and goes on from."""
-    is_ours = message.role == Message.Role.ASSISTANT
-    return message.role != Message.Role.USER and not (is_ours and message.finish_reason in ("", FinishReason.ERROR))
+    if message.role == Message.Role.ASSISTANT:
+        return bool(message.text) and message.finish_reason not in ("", FinishReason.ERROR)
+    return message.role != Message.Role.USER

@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from chat import handovers, opening, replies
 from chat.handovers import Change
 from chat.models import Conversation, Handover
+from training.status_signal import signal
 
 INBOX = "inbox"
 
@@ -49,12 +50,12 @@ async def tell(change: Change) -> None:
     group = change.handover.conversation.group
     for message in change.said:
         await replies.publish(group, {"type": "message", "message": replies.as_frame(message)})
-    await replies.signal(group, {"type": "conversation.handover"})
+    await signal(group, {"type": "conversation.handover"})
     await tell_inbox()
 
 
 async def tell_inbox() -> None:
-    await replies.signal(INBOX, {"type": "inbox.changed"})
+    await signal(INBOX, {"type": "inbox.changed"})
 
 
 @database_sync_to_async

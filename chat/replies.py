@@ -25,9 +25,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from channels.db import database_sync_to_async
-from channels.layers import get_channel_layer
-from django.db import transaction
+from channels.db import aclose_old_connections, database_sync_to_async
+from django.db import connections, transaction
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
@@ -42,6 +41,7 @@ from training.lm.decisions import EngineBusy, EngineDied, Stopped
 from training.lm.followups import Rests, rests
 from training.lm.prompts import DECLINE, QuestionTooLong
 from training.serving import Servable
+from training.status_signal import signal
 from training.versions import VersionError
 
 logger = logging.getLogger(__name__)
@@ -245,13 +245,6 @@ async def publish(group: str, *frames: dict[str, Any]) -> None:
     await signal(group, {"type": "conversation.frames", "frames": frames})
 
 
-async def signal(group: str, event: dict[str, Any]) -> None:
-    """Tell a group. Who cannot be told finds it all in the rows."""
-    layer = get_channel_layer()
-    assert layer is not None, "settings configure one"
-    await layer.group_send(group, event)
-
-
 async def _write(reply: Reply) -> None:
     pk = reply.message.pk
     try:
@@ -297,7 +290,7 @@ async def _answer(reply: Reply) -> None:
         "coverage": decision.coverage,
     }
     text = entry.answer if entry else _declining(bool(suggestions), is_second)
-    first, *others = deltas(text)
+    first, *others = deltas(text) or [""]
     await _say(reply, first, **basis)
     for delta in others:
         await asyncio.sleep(DELTA_SECONDS)
@@ -387,10 +380,14 @@ async def _ask(
     """
 
     def submit() -> tuple[Servable, Future[Any]]:
-        version = trials.version_for(reply.conversation)
-        if version is None:
-            raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
-        return ask(reply.question, version, stop=reply.stop)
+        try:
+            version = trials.version_for(reply.conversation)
+            if version is None:
+                raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
+            return ask(reply.question, version, stop=reply.stop)
+        finally:
+            # Nobody would close it while this thread waits for its next question.
+            connections.close_all()
 
     try:
         # In a thread of its own: loading a version takes seconds, and others want the database meanwhile.
@@ -463,6 +460,8 @@ async def _say(reply: Reply, delta: str, **values: Any) -> None:
 
 
 async def _finish(message: Message, group: str, reason: FinishReason, *, text: str | None = None) -> None:
+    # What went wrong may be the connection; without another one the reply would not end.
+    await aclose_old_connections()
     values = {"finish_reason": reason} if text is None else {"finish_reason": reason, "text": text}
     if await _update(message, **values):
         await publish(group, {"type": "done", "message": as_frame(message)})

@@ -2,8 +2,8 @@
 
 An event reaches the sockets of the event loop in which it is sent before `group_send` returns, in the order in which it
 is sent, whether Redis is there or not. Redis carries it to all other loops, which give it to their own sockets: in the
-same order, at most once. What they missed while Redis was away nobody knows; so as soon as it is back, each consumer
-that is in a group hears `layer.resumed`, and tells its page anew what is stored.
+same order, at most once. What they missed while Redis was away nobody knows; so once it is back, each consumer that is
+in a group hears `layer.resumed` within SPREAD_SECONDS, and tells its page anew what is stored.
 
 Events are JSON. The consumers of a process share them and change nothing in them.
 """
@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -32,9 +34,16 @@ Event = dict[str, Any]
 RESUMED: Event = {"type": "layer.resumed"}
 # So many events may wait for one consumer. Whoever leaves more unread has ceased to listen, and misses what follows.
 CAPACITY = 1_000
-# When nothing has been heard for so long, Redis is asked whether it is there.
+# So many may wait for Redis to carry them. What follows is lost elsewhere, which is told as any loss is.
+OUTBOX_CAPACITY = 10_000
+# When nothing has been heard for so long, Redis is asked whether it is there; what it has not taken then is lost.
 SILENCE_SECONDS = 30.0
 RETRY_SECONDS = 1.0
+# All who hear that something may be lost ask the database, and not all at once.
+SPREAD_SECONDS = 3.0
+# A worker has other things to do than wait for Redis, and a server that is told to go must go.
+PUBLISH_SECONDS = 0.5
+DRAIN_SECONDS = 3.0
 
 
 class BridgedChannelLayer(BaseChannelLayer):
@@ -80,7 +89,10 @@ class BridgedChannelLayer(BaseChannelLayer):
             side.tell(group, message)
 
     async def drain(self) -> None:
-        """Wait until Redis has taken what was sent in this loop, or is found to be away: the loop is about to end."""
+        """Wait until Redis has taken what was sent in this loop, or is found to be away: the loop is about to end.
+
+        What it has not taken within DRAIN_SECONDS is lost.
+        """
         side = self._sides.get(asyncio.get_running_loop())
         if side is not None:
             await side.drain()
@@ -106,9 +118,11 @@ class _Side:
         self._name = uuid.uuid4().hex
         self._redis = _connect(url)
         self._topic = _topic(self._redis)
-        self._outbox: asyncio.Queue[str] = asyncio.Queue()
+        self._outbox: asyncio.Queue[str] = asyncio.Queue(OUTBOX_CAPACITY)
         # Whether others missed something of what was sent here.
         self._has_lost = False
+        # The channels that will hear so.
+        self._resuming: set[str] = set()
         # Once Redis has answered or could not be reached.
         self._is_settled = asyncio.Event()
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._talk())]
@@ -148,40 +162,68 @@ class _Side:
     def tell(self, group: str, event: Event) -> None:
         """Give an event to everybody in a group: here at once, elsewhere as soon as Redis has carried it."""
         self._tell_here(group, event)
-        self._outbox.put_nowait(_packed(self._name, group, event))
+        try:
+            self._outbox.put_nowait(_packed(self._name, group, event))
+        except asyncio.QueueFull:
+            self._has_lost = True
 
     async def drain(self) -> None:
-        await self._outbox.join()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._outbox.join()
 
     def _tell_here(self, group: str, event: Event) -> None:
         for name in self._groups.get(group, ()):
             self.put(name, event)
 
     def _resume(self) -> None:
+        loop = asyncio.get_running_loop()
         for name, channel in self.channels.items():
-            if channel.groups:
-                self.put(name, RESUMED)
+            if channel.groups and name not in self._resuming:
+                self._resuming.add(name)
+                loop.call_later(random.uniform(0, SPREAD_SECONDS), self._resume_one, name)
+
+    def _resume_one(self, name: str) -> None:
+        self._resuming.discard(name)
+        if name in self.channels:
+            self.put(name, RESUMED)
 
     async def _talk(self) -> None:
         """Publish what is to be told elsewhere, all that is ready in one round trip."""
         while not _is_cancelled():
-            ready = [await self._outbox.get()]
-            while not self._outbox.empty():
-                ready.append(self._outbox.get_nowait())
-            num_taken = len(ready)
-            if self._has_lost:
-                ready.insert(0, _packed(self._name, "", RESUMED))
-            pipeline = self._redis.pipeline(transaction=False)
-            for packed in ready:
-                pipeline.publish(self._topic, packed)
+            ready = await self._ready()
+            had_lost, self._has_lost = self._has_lost, False
             try:
-                await pipeline.execute()
-                self._has_lost = False
+                await self._publish([_packed(self._name, "", RESUMED), *ready] if had_lost else ready)
             except (RedisError, OSError):
                 # _listen says so.
                 self._has_lost = True
-            for _ in range(num_taken):
+            except Exception:
+                logger.exception("%s events were not told to other processes", len(ready))
+                self._has_lost = True
+            for _ in ready:
                 self._outbox.task_done()
+
+    async def _ready(self) -> list[str]:
+        """What is to be told, once there is something. That something was lost is told soon, if need be alone."""
+        ready = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_SECONDS if self._has_lost else None):
+                ready.append(await self._outbox.get())
+        while not self._outbox.empty():
+            ready.append(self._outbox.get_nowait())
+        return ready
+
+    async def _publish(self, ready: list[str]) -> None:
+        """
+        Raises:
+            RedisError, OSError: Redis is away, or has not answered in time.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        for packed in ready:
+            pipeline.publish(self._topic, packed)
+        async with asyncio.timeout(SILENCE_SECONDS):
+            await pipeline.execute()
 
     async def _listen(self) -> None:
         while not _is_cancelled():
@@ -194,6 +236,10 @@ class _Side:
                 logger.warning("Redis is away, other processes are not heard: %s", error)
                 self._is_settled.set()
                 await asyncio.sleep(RETRY_SECONDS)
+            except Exception:
+                logger.exception("other processes are not heard")
+                self._is_settled.set()
+                await asyncio.sleep(RETRY_SECONDS)
 
     def _hear(self, message: Event) -> None:
         if message["type"] == "subscribe":
@@ -201,7 +247,11 @@ class _Side:
             self._resume()
             self._is_settled.set()
         elif message["type"] == "message":
-            sender, group, event = json.loads(message["data"])
+            try:
+                sender, group, event = json.loads(message["data"])
+            except (ValueError, TypeError) as error:
+                logger.warning("somebody else publishes on %s: %s", self._topic, error)
+                return
             if sender == self._name:
                 return
             if group:
@@ -232,7 +282,7 @@ async def _next_message(pubsub: PubSub) -> Event:
 
 async def _publish_once(url: str, group: str, event: Event) -> None:
     try:
-        async with _connect(url) as redis:
+        async with asyncio.timeout(PUBLISH_SECONDS), _connect(url) as redis:
             await redis.publish(_topic(redis), _packed("", group, event))
     except (RedisError, OSError) as error:
         logger.debug("%s was not told to %s: %s", event["type"], group, error)
@@ -249,4 +299,5 @@ def _topic(redis: Redis) -> str:
 
 
 def _packed(sender: str, group: str, event: Event) -> str:
-    return json.dumps([sender, group, event], ensure_ascii=False)
+    # ASCII, which holds a lone surrogate too: UTF-8 does not, and what was ready with it would be lost.
+    return json.dumps([sender, group, event])

@@ -1,4 +1,4 @@
-"""No text has a NUL, and PostgreSQL refuses to look for one: an address that holds it is refused at the door."""
+"""No text has a NUL, and PostgreSQL refuses to look for one: what holds it in its address or cookies is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from django.utils.translation import gettext as _
 
 class NulMiddleware(MiddlewareMixin):
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
-        if "\0" in request.path_info or "\0" in unquote(request.META.get("QUERY_STRING", "")):
-            text = _("This address holds a character that no text has.")
+        query = unquote(request.META.get("QUERY_STRING", ""))
+        if any("\0" in text for text in (request.path_info, query, *request.COOKIES.values())):
+            text = _("This request holds a character that no text has.")
             return HttpResponseBadRequest(text, content_type="text/plain; charset=utf-8")
         return None

@@ -6,7 +6,7 @@ import logging
 import time
 
 import psutil
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 
 from training import runs
 from training.lm.config import TrainProgress
@@ -20,6 +20,9 @@ TELL_SECONDS = 0.2
 # How soon after the last one a step is written into the row, and how often at most, however many there are. What is
 # only told, staff alone hear; what is written, everybody who waits for a first version.
 WRITE_SECONDS = 0.5
+# Where telling takes longer than a moment, Redis or the database hangs; then the next step is told so much later.
+SLOW_SECONDS = 0.25
+QUIET_SECONDS = 30.0
 MAX_WRITES = 400
 MAX_CURVE_POINTS = 200
 # In the run's log; and as many measurements of what is held out.
@@ -36,7 +39,7 @@ class Progress:
         self._run = run
         self._losses: dict[str, float] = {}
         self._curve: list[list[float | None]] = list(run.curve)
-        self._told_at = self._written_at = 0.0
+        self._told_at = self._written_at = self._quiet_until = 0.0
         self._written_step = 0
         self._has_begun = False
         # The last step of each kind in the run's log.
@@ -50,6 +53,8 @@ class Progress:
         except DatabaseError as error:
             # A training of hours is worth more than one line of its progress.
             logger.warning("training run %s: this progress was not recorded: %s", self._run.pk, error)
+            # Nobody else here asks whether it is the connection that is dead.
+            connection.close()
         if progress.step % LOGGED_STEPS == 0 and progress.train_loss is None and progress.eval_loss is None:
             logger.info("training run %s: step %s of %s", self._run.pk, progress.step, progress.max_steps)
 
@@ -68,7 +73,8 @@ class Progress:
     def _tell(self, progress: TrainProgress) -> None:
         now = time.monotonic()
         is_last = progress.step == progress.max_steps
-        if now - self._told_at < TELL_SECONDS and not is_last and not progress.is_before_pause:
+        is_early = now - self._told_at < TELL_SECONDS or now < self._quiet_until
+        if is_early and not is_last and not progress.is_before_pause:
             return
         self._told_at = now
         values = {
@@ -84,6 +90,9 @@ class Progress:
             runs.progress(self._run, **values)
         else:
             runs.tell(self._run, **values)
+        told = time.monotonic()
+        if told - now > SLOW_SECONDS:
+            self._quiet_until = told + QUIET_SECONDS
 
     def _log(self, progress: TrainProgress) -> None:
         """Keep the few of all steps that stay with the run as events."""

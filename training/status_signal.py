@@ -28,7 +28,12 @@ def send_progress(run_pk: int, claim: str, values: dict[str, Any]) -> None:
     transaction.on_commit(partial(_send, STAFF, event))
 
 
-def _send(group: str, event: dict[str, Any]) -> None:
+async def signal(group: str, event: dict[str, Any]) -> None:
+    """Tell a group at once. Who cannot be told finds it all in the rows."""
     layer = get_channel_layer()
     assert layer is not None, "settings configure one"
-    async_to_sync(layer.group_send)(group, event)
+    await layer.group_send(group, event)
+
+
+def _send(group: str, event: dict[str, Any]) -> None:
+    async_to_sync(signal)(group, event)

@@ -18,6 +18,7 @@ from asgiref.sync import async_to_sync
 from channels.db import database_sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connection, connections
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -25,12 +26,14 @@ from chat import consumers, replies
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Message
 from chat.tests.conftest import FAST
 from chatbot_site.asgi import application
+from chatbot_site.layers import RESUMED
 from faq.models import FaqEntry
-from training import pipeline, runs, serving, versions
+from training import pipeline, runs, serving, status_signal, versions
 from training.lm import engine as engine_module
 from training.lm.decisions import FinishReason, Generated
 from training.lm.packing import packed_forward
 from training.models import AdapterVersion, TrainingRun
+from training.status_signal import signal
 from training.tests.conftest import SHOP
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
@@ -448,6 +451,96 @@ def test_it_asks_a_very_fast_writer_to_wait(db: None) -> None:
         assert (error["code"], error["client_id"]) == ("too_fast", "c8")
         assert "seconds" in error["text"]
         await client.close()
+
+    run(scenario)
+
+
+def test_it_tells_anew_only_what_there_is_to_tell(db: None) -> None:
+    async def scenario() -> None:
+        new, known = Client(), Client()
+        await new.open()
+        await known.open()
+        await known.ask("¿A qué hora cierran?")
+        await known.wait_for("done")
+        await signal(status_signal.GROUP, RESUMED)
+        assert (await known.wait_for("ready", "status"))["type"] == "ready"
+        assert (await new.wait_for("ready", "status"))["type"] == "status"
+        for client in (new, known):
+            await client.close()
+
+    run(scenario)
+
+
+def end_connections() -> None:
+    """As a restart of PostgreSQL does."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+    connection.close()
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="a file does not restart")
+def test_a_socket_survives_a_restart_of_the_database(live: AdapterVersion) -> None:
+    async def scenario() -> None:
+        client = Client()
+        await client.open()
+        await client.ask("¿A qué hora cierran?")
+        _, answer = await client.read_answer()
+        await asyncio.gather(*replies._tasks)
+        # Else what was looked up last would have found the connection alive, and the next one trusts it.
+        await Message.objects.acount()
+        await database_sync_to_async(end_connections, thread_sensitive=False)()
+        await client.send({"type": "feedback", "message_id": answer["id"], "rating": "up"})
+        assert (await client.wait_for("message", "error"))["message"]["feedback"]["rating"] == "up"
+        await client.close()
+
+    run(scenario)
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="a file does not restart")
+def test_a_reply_ends_although_the_database_restarts(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    say = replies._say
+
+    async def interrupted(*args: Any, **values: Any) -> None:
+        await say(*args, **values)
+        await database_sync_to_async(end_connections, thread_sensitive=False)()
+
+    monkeypatch.setattr(replies, "_say", interrupted)
+
+    async def scenario() -> None:
+        _, message = await answer_to("¿A qué hora cierran?")
+        assert message["finish_reason"] == "error"
+
+    run(scenario)
+
+
+def test_no_connection_waits_in_the_thread_of_a_question(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = serving.ask
+    used = []
+
+    def noting(*args: Any, **options: Any) -> Any:
+        asked = ask(*args, **options)
+        used.append(connections["default"])
+        assert used[-1].connection is not None
+        return asked
+
+    monkeypatch.setattr(serving, "ask", noting)
+
+    async def scenario() -> None:
+        await answer_to("¿A qué hora cierran?")
+
+    run(scenario)
+    assert [each.connection for each in used] == [None]
+
+
+def test_an_answer_without_a_word_ends_like_any_other(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "_declining", lambda has_suggestions, is_second: "")
+
+    async def scenario() -> None:
+        _, message = await answer_to("zzz qqq")
+        assert (message["text"], message["finish_reason"]) == ("", "stop")
 
     run(scenario)
 

@@ -112,6 +112,7 @@ REPLY: Said = ("assistant", "", {})
     [
         ([], "quiero devolver algo"),
         ([FOLLOW_UP, ("assistant", "Algo ha fallado.", {"finish_reason": "error"})], "quiero devolver algo"),
+        ([FOLLOW_UP, ("assistant", "", {"finish_reason": "cancelled"})], "quiero devolver algo"),
         ([FOLLOW_UP, ("assistant", "No sé.", {"finish_reason": "stop", "is_declined": True})], ""),
         ([("system", "Está de nuevo con el asistente.", {"finish_reason": "stop"})], ""),
         ([("agent", "Hola, soy Olga.", {"finish_reason": "stop"})], ""),

@@ -59,6 +59,13 @@ def test_what_has_a_nul_for_a_name_is_not_found(client: Client, olga: User, mode
         assert client.get(f"/admin/{model}/%00/{name}/").status_code in (400, 404)
 
 
+@pytest.mark.parametrize("path", ["/", "/admin/", "/chat/config.json"])
+def test_a_cookie_with_a_nul_is_refused(client: Client, path: str) -> None:
+    # As it is sent: Django reads it as one character.
+    assert client.get(path, headers={"Cookie": r'sessionid="\000aaaa"'}).status_code == 400
+    assert client.get("/no/such/page/", headers={"Cookie": r'sessionid="\000aaaa"'}).status_code in (400, 404)
+
+
 def test_a_good_address_is_answered_still(client: Client, shop: None) -> None:
     assert client.get("/chat/config.json?site=&language=es").status_code == 200
     assert client.get("/chat/config.json?site=%25%30%30&language=es").status_code == 200, "a percent sign is a text"

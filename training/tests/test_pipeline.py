@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from training.lm.adapters import AdapterError
 from training.lm.config import TrainConfig, TrainProgress, TrainResult
 from training.lm.loading import BaseModelError
 from training.models import AdapterVersion, DatasetSnapshot, TrainingRun
+from training.progress import Progress
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -334,6 +336,33 @@ def test_it_lives_through_a_moment_without_the_database(
 
     assert train() is not None
     assert len(beats) > 1
+
+
+def test_it_tells_again_once_its_connection_was_lost(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
+    run = runs.start_in_foreground()
+    hear = Progress(run)
+    hear(TrainProgress(1, 3))
+    connection.connection.close()
+    hear(TrainProgress(2, 3))
+    hear(TrainProgress(3, 3))
+    run.refresh_from_db()
+    assert run.step == 3
+
+
+def test_where_telling_is_slow_the_training_goes_on_in_silence(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
+    # However quick it is, it is too slow.
+    monkeypatch.setattr("training.progress.SLOW_SECONDS", 0.0)
+    told: list[Any] = []
+    for name in ("tell", "progress"):
+        monkeypatch.setattr(runs, name, lambda run, **values: told.append(values["step"]))
+    hear = Progress(runs.start_in_foreground())
+    for step in range(1, 10):
+        hear(TrainProgress(step, 9))
+    assert told == [1, 9]
 
 
 def test_it_keeps_checkpoints_only_of_a_last_run_that_failed(
