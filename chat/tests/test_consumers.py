@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from asgiref.testing import ApplicationCommunicator
 from channels.db import database_sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.core.exceptions import ImproperlyConfigured
@@ -471,6 +472,19 @@ def test_it_tells_anew_only_what_there_is_to_tell(db: None) -> None:
     run(scenario)
 
 
+class Serving(WebsocketCommunicator):
+    """Where connections are looked after as in a server; Channels spares its tests that."""
+
+    send_input = ApplicationCommunicator.send_input
+    receive_output = ApplicationCommunicator.receive_output
+
+
+def client_of_a_server() -> Client:
+    client = Client()
+    client.socket = Serving(application, "/ws/chat/", headers=ORIGIN)
+    return client
+
+
 def end_connections() -> None:
     """As a restart of PostgreSQL does."""
     with connection.cursor() as cursor:
@@ -484,7 +498,7 @@ def end_connections() -> None:
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="a file does not restart")
 def test_a_socket_survives_a_restart_of_the_database(live: AdapterVersion) -> None:
     async def scenario() -> None:
-        client = Client()
+        client = client_of_a_server()
         await client.open()
         await client.ask("¿A qué hora cierran?")
         _, answer = await client.read_answer()
@@ -510,8 +524,12 @@ def test_a_reply_ends_although_the_database_restarts(live: AdapterVersion, monke
     monkeypatch.setattr(replies, "_say", interrupted)
 
     async def scenario() -> None:
-        _, message = await answer_to("¿A qué hora cierran?")
+        client = client_of_a_server()
+        await client.open()
+        await client.ask("¿A qué hora cierran?")
+        _, message = await client.read_answer()
         assert message["finish_reason"] == "error"
+        await client.close()
 
     run(scenario)
 
