@@ -36,7 +36,7 @@ RESUMED: Event = {"type": "layer.resumed"}
 CAPACITY = 1_000
 # So many may wait for Redis to carry them. What follows is lost elsewhere, which is told as any loss is.
 OUTBOX_CAPACITY = 10_000
-# When nothing has been heard for so long, Redis is asked whether it is there; what it has not taken then is lost.
+# When nothing has been heard for so long, Redis is asked whether it is there.
 SILENCE_SECONDS = 30.0
 RETRY_SECONDS = 1.0
 # All who hear that something may be lost ask the database, and not all at once.
@@ -222,8 +222,7 @@ class _Side:
         pipeline = self._redis.pipeline(transaction=False)
         for packed in ready:
             pipeline.publish(self._topic, packed)
-        async with asyncio.timeout(SILENCE_SECONDS):
-            await pipeline.execute()
+        await pipeline.execute()
 
     async def _listen(self) -> None:
         while not _is_cancelled():
