@@ -42,10 +42,10 @@ NUM_OFF_TOPIC = 50
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "--quick", action="store_true", help="preset quick, and 40 entries against TRL: less than ten minutes"
+        "--quick", action="store_true", help="preset quick, and 30 entries against TRL: less than ten minutes"
     )
     options = parser.parse_args()
-    preset, num_entries = ("quick", 40) if options.quick else ("normal", NUM_ENTRIES)
+    preset, num_entries = ("quick", 30) if options.quick else ("normal", NUM_ENTRIES)
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(folder), num_entries)
