@@ -10,7 +10,9 @@ last line is one JSON object:
     vs_trl_defaults_accuracy   right first on wordings that neither has seen, the adapters alone: ours minus theirs
     warm_vs_full_time          an update's seconds after one changed entry of a hundred over a whole training's, through
                                the commands that staff use, in an instance of its own, exams included
-    warm_vs_full_accuracy      right first in their exams: update minus whole
+    warm_vs_full_accuracy      right first: update minus whole. Of their exam's questions, as many as there are entries,
+                               and of seven more wordings of each, asked in the same way, since a hundred questions do
+                               not show a difference of one point
 
 "TRL's defaults" is the recipe of the notebook that the project began with (4 bits, LoRA, SFTTrainer with question and
 answer) on today's versions: whole answers, batches of 8, gradient checkpointing, and whatever else SFTConfig says. It
@@ -36,16 +38,17 @@ from training.lm.corpus import Intent, held_out_intents, off_topic
 NUM_ENTRIES = 100
 NUM_WORDINGS = 5
 NUM_ASKED = 10  # further wordings of each entry
+NUM_ASKED_OF_VERSIONS = 7
 NUM_OFF_TOPIC = 50
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "--quick", action="store_true", help="preset quick, and 30 entries against TRL: less than ten minutes"
+        "--quick", action="store_true", help="preset quick, and 24 entries against TRL: less than ten minutes"
     )
     options = parser.parse_args()
-    preset, num_entries = ("quick", 30) if options.quick else ("normal", NUM_ENTRIES)
+    preset, num_entries = ("quick", 24) if options.quick else ("normal", NUM_ENTRIES)
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(folder), num_entries)
@@ -135,12 +138,30 @@ def update(folder: Path, preset: str) -> dict[str, Any]:
 
     FaqEntry.objects.get(key="entry-000").delete()
     write_entry(0, held_out_intents()[NUM_ENTRIES])
-    return command("train", "--preset", "update", "--wait")
+    return _train_and_ask(folder, "update")
 
 
 def train_whole(folder: Path, preset: str) -> dict[str, Any]:
     set_up(folder / "instance")
-    return command("train", "--preset", preset, "--wait")
+    return _train_and_ask(folder, preset)
+
+
+def _train_and_ask(folder: Path, preset: str) -> dict[str, Any]:
+    """Beside what the command says, the share that is right first of exam and further wordings together."""
+    trained = command("train", "--preset", preset, "--wait")
+    intents = held_out_intents()
+    entries = [intents[NUM_ENTRIES], *intents[1:NUM_ENTRIES]]
+    further = [
+        {"question": text, "expected": f"entry-{number:03d}"}
+        for number, intent in enumerate(entries)
+        for text in intent.wordings[NUM_WORDINGS:][:NUM_ASKED_OF_VERSIONS]
+    ]
+    file = folder / "further.jsonl"
+    file.write_text("".join(json.dumps(each) + "\n" for each in further), encoding="utf-8")
+    asked = command("evaluate", str(file), "--version", trained["version"])
+    num_exam = trained["exam"]["in_scope"]
+    num_right = trained["exam"]["accuracy"] * num_exam + asked["accuracy"] * len(further)
+    return trained | {"accuracy": num_right / (num_exam + len(further)), "num_asked": num_exam + len(further)}
 
 
 def _train_with_trl_defaults(train_file: Path, output_dir: Path, config: TrainConfig) -> None:
@@ -208,7 +229,7 @@ def summary(results: dict[str, Any]) -> dict[str, float]:
         ),
         "vs_trl_defaults_accuracy": round(asked["ours"] - asked["trl"], 4),
         "warm_vs_full_time": round(updated["seconds"] / whole["seconds"], 3),
-        "warm_vs_full_accuracy": round(updated["exam"]["accuracy"] - whole["exam"]["accuracy"], 4),
+        "warm_vs_full_accuracy": round(updated["accuracy"] - whole["accuracy"], 4),
     }
 
 
@@ -222,10 +243,13 @@ def table(results: dict[str, Any]) -> str:
             f"| ours | {seconds['train_ours']:.0f} | {asked['ours']:.3f} |",
             f"| SFTTrainer with its defaults | {seconds['train_with_trl_defaults']:.0f} | {asked['trl']:.3f} |",
             "",
-            "| after one changed entry, exam included | seconds | right first in the exam |",
-            "|---|---|---|",
-            f"| whole training | {whole['seconds']:.0f} | {whole['exam']['accuracy']:.3f} |",
-            f"| update | {updated['seconds']:.0f} | {updated['exam']['accuracy']:.3f} |",
+            "| after one changed entry, exam included | seconds | right first in the exam | "
+            f"right first of {whole['num_asked']} |",
+            "|---|---|---|---|",
+            *(
+                f"| {name} | {each['seconds']:.0f} | {each['exam']['accuracy']:.3f} | {each['accuracy']:.3f} |"
+                for name, each in (("whole training", whole), ("update", updated))
+            ),
         ]
     )
 
