@@ -22,7 +22,7 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.soak)])
 def test_axe_finds_nothing_in_whole_pages_of_the_admin(windows: Windows, server: Server, scheme: Any) -> None:
     server.run(ALWAYS)
     customer, staff = windows.open(), windows.open(1200, 900, color_scheme=scheme)

@@ -247,6 +247,19 @@ def test_it_speaks_english_when_asked(page: Page, server: Server) -> None:
     assert last_answer(page).startswith("I'm sorry")
 
 
+def test_a_question_that_rests_on_the_last_one_is_understood(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    ask(page, "¿y si está usado?")
+    alone = last_answer(page)
+    ask(page, "quiero devolver algo")
+    assert last_answer(page) == "Tiene treinta días."
+
+    ask(page, "¿y si está usado?")
+
+    assert last_answer(page) == "Tiene treinta días."
+    assert alone != "Tiene treinta días."
+
+
 def test_it_offers_the_questions_that_may_be_meant(page: Page, server: Server) -> None:
     """Last, since the version knows nothing for sure afterwards."""
     server.make_unsure()
@@ -308,6 +321,7 @@ def test_a_conversation_that_went_while_the_page_slept_keeps_what_was_just_asked
     expect(page.locator(".message.assistant")).to_have_count(1, timeout=30_000)
 
 
+@pytest.mark.soak
 def test_trainings_wait_in_a_queue_and_tell_what_happens(page: Page, server: Server) -> None:
     log_in(page, server)
     page.goto(server.url + "/admin/training/trainingrun/prepare/")

@@ -336,7 +336,7 @@ def test_the_page_works_without_javascript(browser: Browser, server: Server) -> 
 # With a screen reader, zoomed in, in the dark
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("place", ["page", "widget"])
 def test_axe_finds_nothing_in_any_state(browser: Browser, server: Server, host: Host, place: str, scheme: Any) -> None:
     server.set_answer("pay", f"{MARKED}\n\n{LONG}")
