@@ -11,7 +11,7 @@ last line is one JSON object:
     warm_vs_full_time          an update's seconds after one changed entry of a hundred over a whole training's, through
                                the commands that staff use, in an instance of its own, exams included
     warm_vs_full_accuracy      right first: update minus whole. Of their exam's questions, as many as there are entries,
-                               and of seven more wordings of each, asked in the same way, since a hundred questions do
+                               and of five more wordings of each, asked in the same way, since a hundred questions do
                                not show a difference of one point
 
 "TRL's defaults" is the recipe of the notebook that the project began with (4 bits, LoRA, SFTTrainer with question and
@@ -38,17 +38,17 @@ from training.lm.corpus import Intent, held_out_intents, off_topic
 NUM_ENTRIES = 100
 NUM_WORDINGS = 5
 NUM_ASKED = 10  # further wordings of each entry
-NUM_ASKED_OF_VERSIONS = 7
+NUM_ASKED_OF_VERSIONS = 5
 NUM_OFF_TOPIC = 50
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument(
-        "--quick", action="store_true", help="preset quick, and 24 entries against TRL: less than ten minutes"
+        "--quick", action="store_true", help="preset quick, and 12 entries against TRL: less than ten minutes"
     )
     options = parser.parse_args()
-    preset, num_entries = ("quick", 24) if options.quick else ("normal", NUM_ENTRIES)
+    preset, num_entries = ("quick", 12) if options.quick else ("normal", NUM_ENTRIES)
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         write_rows(Path(folder), num_entries)
