@@ -247,19 +247,6 @@ def test_it_speaks_english_when_asked(page: Page, server: Server) -> None:
     assert last_answer(page).startswith("I'm sorry")
 
 
-def test_a_question_that_rests_on_the_last_one_is_understood(page: Page, server: Server) -> None:
-    page.goto(server.url)
-    ask(page, "¿y si está usado?")
-    alone = last_answer(page)
-    ask(page, "quiero devolver algo")
-    assert last_answer(page) == "Tiene treinta días."
-
-    ask(page, "¿y si está usado?")
-
-    assert last_answer(page) == "Tiene treinta días."
-    assert alone != "Tiene treinta días."
-
-
 def test_it_offers_the_questions_that_may_be_meant(page: Page, server: Server) -> None:
     """Last, since the version knows nothing for sure afterwards."""
     server.make_unsure()
