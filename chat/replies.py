@@ -300,11 +300,17 @@ async def _answer(reply: Reply) -> None:
 
 
 async def _decision(reply: Reply) -> tuple[Servable, Any]:
-    """What the engine makes of the question: alone, or together with what was said before where it may rest on that."""
-    servable, decision = await _ask(reply, serving.ask)
-    is_unclear = decision.is_declined and rests(reply.question) is not Rests.NOT
-    subject = await spoken_of(reply.message) if is_unclear else ""
-    return await _ask(reply, partial(serving.ask, context=subject)) if subject else (servable, decision)
+    """What the engine makes of the question: alone, and together with what was said before where it may rest on that.
+
+    A question without a subject of its own is not tried alone: it would be answered surely, and of something else.
+    """
+    how = rests(reply.question)
+    subject = await spoken_of(reply.message) if how is not Rests.NOT else ""
+    if how is not Rests.ENTIRELY or not subject:
+        servable, decision = await _ask(reply, serving.ask)
+        if not decision.is_declined or not subject:
+            return servable, decision
+    return await _ask(reply, partial(serving.ask, context=subject))
 
 
 @database_sync_to_async
@@ -330,7 +336,7 @@ async def _write_freely(reply: Reply) -> None:
     def hear(delta: str) -> None:
         loop.call_soon_threadsafe(written.append, delta)
 
-    subject = await spoken_of(reply.message) if rests(reply.question) is Rests.PLAINLY else ""
+    subject = await spoken_of(reply.message) if rests(reply.question) >= Rests.PLAINLY else ""
     write = partial(serving.write, context=subject, on_delta=hear)
     answering = asyncio.ensure_future(_ask(reply, write, is_repeatable=False))
     try:

@@ -15,6 +15,7 @@ from chat.earlier import spoken_of
 from chat.exports import COLUMNS, _row
 from chat.models import Conversation, Message
 from chat.tests.test_consumers import Client, run
+from faq.models import FaqEntry, Paraphrase
 from training.models import AdapterVersion
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
@@ -53,6 +54,16 @@ def test_a_follow_up_is_understood_together_with_what_was_asked_before(live: Ada
 def test_a_follow_up_to_a_follow_up_goes_on_from_the_entry(live: AdapterVersion) -> None:
     *_, answer = answers_to("quiero devolver algo", "¿y si está usado?", "¿y si está roto?")
     assert answer.context == "¿Puedo devolver un producto?"
+
+
+def test_what_could_be_asked_of_anything_is_asked_of_what_was_spoken_of(live: AdapterVersion) -> None:
+    """Alone it would be answered surely, with another entry that has the same words."""
+    entry = FaqEntry.objects.get(key="hours")
+    Paraphrase.objects.create(entry=entry, text="¿y hasta cuándo?")
+    alone, _, after = answers_to("¿y hasta cuándo?", "quiero devolver algo", "¿y hasta cuándo?")
+    assert alone.entry_key == "hours"
+    assert after.entry_key != "hours"
+    assert after.context == "quiero devolver algo"
 
 
 def test_what_is_sure_alone_goes_on_from_nothing(live: AdapterVersion) -> None:
@@ -103,6 +114,7 @@ ANSWERED: Said = (
     "Tiene treinta días.",
     {"finish_reason": "stop", "entry_key": "return", "entry_question": "¿D?"},
 )
+DECLINED = {"finish_reason": "stop", "is_declined": True}
 FOLLOW_UP: Said = ("user", "¿y si está usado?", {})
 REPLY: Said = ("assistant", "", {})
 
@@ -113,7 +125,9 @@ REPLY: Said = ("assistant", "", {})
         ([], "quiero devolver algo"),
         ([FOLLOW_UP, ("assistant", "Algo ha fallado.", {"finish_reason": "error"})], "quiero devolver algo"),
         ([FOLLOW_UP, ("assistant", "", {"finish_reason": "cancelled"})], "quiero devolver algo"),
-        ([FOLLOW_UP, ("assistant", "No sé.", {"finish_reason": "stop", "is_declined": True})], ""),
+        ([FOLLOW_UP, ("assistant", "No sé.", DECLINED)], ""),
+        ([FOLLOW_UP, ("assistant", "No sé.", DECLINED | {"context": "devolver"})], "devolver"),
+        ([("user", "¿Arreglan lámparas viejas?", {}), ("assistant", "No sé.", DECLINED)], "¿Arreglan lámparas viejas?"),
         ([("system", "Está de nuevo con el asistente.", {"finish_reason": "stop"})], ""),
         ([("agent", "Hola, soy Olga.", {"finish_reason": "stop"})], ""),
     ],

@@ -26,14 +26,15 @@ _QUESTION_WORDS = re.compile(
 )
 _GOODBYES = re.compile(r"\b(gracias|es todo|nada mas|adios|hasta luego|thanks?|that.?s all|that is all|bye)\b")
 
-# Words that no subject is made of. What they ask about, something else has said.
+# Words that no subject is made of. What they ask about, something else has said. Without those that speak of whoever is
+# asked ("están", "tienen"): "¿y dónde están?" asks about the shop.
 _EMPTY_WORDS = word_set(
     """
     a al algo con contra cual cuales cuando cuanta cuantas cuanto cuantos como de del desde donde e el ella ellas
-    ello ellos en entonces entre es esa esas ese eso esos esta estan estas este esto estos era fue ha hace hacer hacen
+    ello ellos en entonces entre es esa esas ese eso esos esta estas este esto estos era fue ha hace hacer
     hago han hasta hay he la las le les lo los mas me mi mis misma mismo mucho muy nada ni no nos o para pasa pero por
-    porque pueden puede puedo que quien se sea ser seria si sin sobre son su sus tambien tan te tengo tiene tienen
-    ahi alli todo todos tu un una unas unos usted ustedes va y ya yo cuesta cuestan tarda tardan vale valen
+    porque puede puedo que quien se sea ser seria si sin sobre son su sus tambien tan te tengo tiene
+    ahi alli todo todos tu un una unas unos va y ya yo cuesta cuestan demora demoran tarda tardan vale valen
     about all also an and any are at be but by can could did do does for from has have how i if in is it its much many
     my of on or s same so that the them then there these they this those to too was we what when where which who why
     will with would you your
@@ -54,6 +55,8 @@ class Rests(IntEnum):
     NOT = 0
     MAYBE = 1
     PLAINLY = 2
+    # "¿y cuánto tarda?" could be asked of anything.
+    ENTIRELY = 3
 
 
 def rests(question: str) -> Rests:
@@ -66,7 +69,7 @@ def rests(question: str) -> Rests:
     if is_goodbye or all(word in _POLITE_WORDS for word in words):
         return Rests.NOT
     if num_words <= MAX_WORDS and (_OPENINGS.match(text) or _POINTERS.search(text)):
-        return Rests.PLAINLY
+        return Rests.PLAINLY if num_words else Rests.ENTIRELY
     if num_words <= MAX_WORDS_UNSIGNED and is_question:
         return Rests.MAYBE
     return Rests.NOT

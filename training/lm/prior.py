@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix, vstack
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.kernel_ridge import KernelRidge
 
+from training.lm.followups import Rests, rests
 from training.lm.ngrams import NUM_NGRAMS, count_ngrams
 
 # The least-squares part solves a system as large as the number of texts. Owners with many lend it their first ones;
@@ -26,6 +27,8 @@ RIDGE = 0.3
 # not enough to hold it back from leading elsewhere. Measured on follow-ups to the demo shop (docs/answers.md).
 CONTEXT_WEIGHT = 0.7
 MAX_CONTEXT = 0.8
+# How far the own words of a follow-up without a subject may lift an entry: they may be those of one, and mean another.
+MAX_OWN = 0.5
 
 # How much meaning weighs beside the letters.
 MEANING_WEIGHT = 1.0
@@ -138,7 +141,11 @@ class Prior:
         scores = self.scores(question)
         if scores[-1] > scores[:-1].max(initial=0.0):
             return None
-        scores[:-1] += CONTEXT_WEIGHT * np.minimum(self.scores(context)[:-1], MAX_CONTEXT)
+        before = np.minimum(self.scores(context)[:-1], MAX_CONTEXT)
+        if rests(question) is Rests.ENTIRELY:
+            scores[:-1] = np.minimum(scores[:-1], MAX_OWN) + before
+        else:
+            scores[:-1] += CONTEXT_WEIGHT * before
         return scores
 
     def _letters(self, counts: csr_matrix) -> csr_matrix:

@@ -23,13 +23,21 @@ def prior() -> Prior:
 @pytest.mark.parametrize(
     "text",
     [
-        *("¿y cuánto tarda?", "y a canarias?", "¿Y eso es gratis?", "¿y con PayPal?", "¿cuánto cuesta eso?"),
-        *("¿y cancelarlo?", "¿puedo cambiarla?", "lo mismo para México", "and how long?", "how much is it?"),
-        *("what about Mexico", "¿y cuánto tarda? gracias", "verlas antes", "¿y el e-mail?"),
+        *("y a canarias?", "¿Y eso es gratis?", "¿y con PayPal?", "¿y cancelarlo?", "¿puedo cambiarla?"),
+        *("lo mismo para México", "and how long?", "what about Mexico", "verlas antes", "¿y el e-mail?"),
+        *("¿y dónde están?", "¿y qué más tienen?"),
     ],
 )
 def test_it_knows_what_plainly_rests_on_something(text: str) -> None:
     assert rests(text) is Rests.PLAINLY
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["¿y cuánto tarda?", "y cuando??", "¿cuánto cuesta eso?", "¿y cuánto tarda? gracias", "¿y eso?", "how much is it?"],
+)
+def test_it_knows_what_has_no_subject_of_its_own(text: str) -> None:
+    assert rests(text) is Rests.ENTIRELY
 
 
 @pytest.mark.parametrize("text", ["¿hasta cuándo?", "¿cuánto dura?", "¿en qué horario?", "¿por qué?", "how much?"])
@@ -64,6 +72,14 @@ def test_what_was_spoken_of_chooses_between_what_the_follow_up_leaves_open(prior
     assert after_shipping is not None
     assert after_refund.argmax() == REFUND_PRICE
     assert after_shipping.argmax() == SHIPPING
+
+
+def test_the_words_of_a_question_without_a_subject_do_not_choose_alone(prior: Prior) -> None:
+    alone = prior.scores("¿y cuánto cuesta?")
+    after = prior.scores_after("¿y cuánto cuesta?", "quiero devolver algo")
+    assert alone.argmax() == SHIPPING
+    assert after is not None
+    assert after[SHIPPING] < min(after[REFUND_PRICE], after[REFUND])
 
 
 def test_a_follow_up_may_lead_away(prior: Prior) -> None:
