@@ -77,7 +77,7 @@ class Calibration:
         model_weight: α in α · log p_model + λ · prior: a model that is surer than it is right is listened to less.
         prior_weight: λ.
         decline_credit: the prior that "I don't know" has for every question.
-        off_topic_weight: how much the prior's view of a question as off-topic adds to that. None by default: where
+        off_topic_weight: how much the prior's view of a question as off-topic adds to that. Little by default: where
             answers have one wording each, a few dozen off-topic questions speak louder than all of them.
         threshold: the confidence from which on a question is answered.
         suggestion_threshold: the probability that the likeliest MAX_SUGGESTIONS entries must have together for an
@@ -86,8 +86,8 @@ class Calibration:
 
     model_weight: float = 0.1
     prior_weight: float = 15.0
-    decline_credit: float = 0.4
-    off_topic_weight: float = 0.0
+    decline_credit: float = 0.35
+    off_topic_weight: float = 0.1
     threshold: float = 0.9
     suggestion_threshold: float = 0.55
 
