@@ -105,7 +105,8 @@ class AnswerSet:
         if not len(places):
             return Decision(None, True, 0.0, 0.0, guided.num_forwards)
         best = places[0]
-        confidence = float(guided.probabilities[best])
+        coverage = float(guided.coverages[best])
+        confidence = float(guided.probabilities[best]) if coverage >= calibration.min_coverage else 0.0
         declined = is_declined(confidence, calibration)
         near = tuple(
             (self._best_candidate(int(guided.leaves[place]), scores), float(guided.probabilities[place]))
@@ -115,7 +116,7 @@ class AnswerSet:
             key=near[0][0],
             is_declined=declined,
             confidence=confidence,
-            coverage=float(guided.coverages[best]),
+            coverage=coverage,
             num_forwards=guided.num_forwards,
             suggestions=_suggestions(near, calibration) if declined else (),
             near=near,

@@ -32,6 +32,7 @@ ADMITTED_WEIGHT = 10.0
 # suggestions.
 TARGET_WRONG = 0.02
 TARGET_SUGGESTED = 0.1
+FAR_BELOW = 0.5
 MAX_SCORED_LEAVES = 1_000
 UNLIKELY = -60.0
 THRESHOLDS = tuple(round(0.3 + 0.01 * step, 2) for step in range(70))
@@ -39,10 +40,11 @@ THRESHOLDS = tuple(round(0.3 + 0.01 * step, 2) for step in range(70))
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A held-out question with the model's log-probability of every leaf."""
+    """A held-out question with the model's log-probability and coverage of every leaf, (leaves,)."""
 
     expected: str | None
-    log_probs: FloatArray  # (leaves,)
+    log_probs: FloatArray
+    coverages: FloatArray
     question: str
 
 
@@ -59,7 +61,9 @@ def score(answers: AnswerSet, tree: TokenTree, question: str) -> Generator[list[
     log_probs = np.full(len(answers.trie), UNLIKELY)
     found = (np.log(np.maximum(guided.probabilities, np.exp(UNLIKELY))) - bonus[guided.leaves]) / weight
     log_probs[guided.leaves] = np.maximum(found, UNLIKELY)
-    return Scored(expected=None, log_probs=log_probs, question=question)
+    coverages = np.zeros(len(answers.trie))
+    coverages[guided.leaves] = guided.coverages
+    return Scored(expected=None, log_probs=log_probs, coverages=coverages, question=question)
 
 
 def fit(
@@ -90,9 +94,12 @@ def fit(
         if loss < best_loss:
             best, best_loss = calibration, loss
     posterior = _posterior(answers, log_probs, by_prior, best)
+    coverages = np.stack([each.coverages for each in scored])
+    is_heard = best.model_weight > 0
     return replace(
         best,
         threshold=_threshold(posterior, right, answers.decline_leaf),
+        min_coverage=_min_coverage(posterior, coverages, right, answers.decline_leaf) if is_heard else 0.0,
         suggestion_threshold=_suggestion_threshold(posterior, right, answers.decline_leaf),
     )
 
@@ -153,6 +160,21 @@ def fit_threshold(
     within = [limit for limit, risk in risks.items() if risk <= TARGET_WRONG]
     fitted = within[0] if within else min(risks, key=lambda limit: risks[limit], default=DEFAULT.threshold)
     return float(len(confidences) * fitted + SHRINKAGE * DEFAULT.threshold) / (len(confidences) + SHRINKAGE)
+
+
+def _min_coverage(
+    posterior: FloatArray, coverages: FloatArray, right: NDArray[np.int_], decline_leaf: int
+) -> float:
+    """Far below every coverage with which the exam's questions were answered right, the further the fewer they are.
+
+    Much lower is what the model would hardly have said by itself: some off-topic questions, and hardly any other. How
+    high coverages are depends on the base and the training, so there is no default.
+    """
+    is_right = (posterior.argmax(axis=1) == right) & (right != decline_leaf)
+    if not is_right.any():
+        return DEFAULT.min_coverage
+    lowest = float(coverages[is_right, right[is_right]].min())
+    return FAR_BELOW * lowest * float(is_right.sum() / (is_right.sum() + SHRINKAGE))
 
 
 def _suggestion_threshold(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int) -> float:

@@ -80,6 +80,8 @@ class Calibration:
         off_topic_weight: how much the prior's view of a question as off-topic adds to that. Little by default: where
             answers have one wording each, a few dozen off-topic questions speak louder than all of them.
         threshold: the confidence from which on a question is answered.
+        min_coverage: the coverage below which nothing is answered, however probable: the model, left to itself, would
+            say something that nobody approved. None without an exam.
         suggestion_threshold: the probability that the likeliest MAX_SUGGESTIONS entries must have together for an
             unanswered question to be met with "Did you mean …?".
     """
@@ -90,6 +92,7 @@ class Calibration:
     off_topic_weight: float = 0.1
     threshold: float = 0.9
     suggestion_threshold: float = 0.55
+    min_coverage: float = 0.0
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -106,8 +109,9 @@ class Decision:
     Attributes:
         key: of the most probable entry found, also when declined; None if none was looked at.
         is_declined: the customer hears "I don't know".
-        confidence: the probability of that entry among all answers and "I don't know"; never overstated, and where
-            very many answers would have to be read for it, understated as far as the decision allows.
+        confidence: the probability of that entry among all answers and "I don't know", 0 where the coverage is too low;
+            never overstated, and where very many answers would have to be read for it, understated as far as the
+            decision allows.
         coverage: the mass that the model left to itself put on approved answers (decoding.py).
         num_forwards: forwards of the model.
         suggestions: of a question that is not answered, the entries that may be meant, likeliest first; none where the

@@ -24,12 +24,14 @@ def answers() -> AnswerSet:
     return AnswerSet(load_tokenizer(BaseModel()), candidates, ["cuéntame un chiste"])
 
 
-def scored(answers: AnswerSet, question: str, expected: str | None, *, model_says: str | None, sure: float) -> Scored:
+def scored(
+    answers: AnswerSet, question: str, expected: str | None, *, model_says: str | None, sure: float, covered: float = 1.0
+) -> Scored:
     """A question about which the model is this sure of this answer."""
     keys: list[str | None] = [*TOPICS, None]
     log_probs = np.full(len(answers.trie), np.log((1 - sure) / (len(keys) - 1)))
     log_probs[answers.trie.leaf_of[keys.index(model_says)]] = np.log(sure)
-    return Scored(expected, log_probs, question)
+    return Scored(expected, log_probs, np.full(len(log_probs), covered), question)
 
 
 def test_it_keeps_the_defaults_when_there_is_nothing_to_fit_on(answers: AnswerSet) -> None:
@@ -130,6 +132,27 @@ def test_it_suggests_what_may_be_meant_and_nothing_to_off_topic_questions(answer
     assert (unsure.is_declined, unsure.suggestions) == (True, tuple(TOPICS[:3]))
     assert (sure.is_declined, sure.suggestions) == (False, ())
     assert (off.is_declined, off.suggestions) == (True, ())
+
+
+def test_it_leaves_unanswered_what_the_model_would_hardly_have_said(answers: AnswerSet) -> None:
+    """Low is what lies far below every coverage of the exam's right answers; wrong ones do not count."""
+    right = [
+        scored(answers, f"dudas del {topic}", topic, model_says=topic, sure=0.9, covered=0.8) for topic in TOPICS
+    ]
+    wrong = scored(answers, "dudas del pago", "envío", model_says="pago", sure=0.99, covered=0.01)
+    few, many = fit(answers, [*right, wrong]), fit(answers, [*right * 10, wrong])
+    leaves = np.array([answers.trie.leaf_of[0], answers.decline_leaf])
+    low, high = (
+        answers.decision(
+            GuidedAnswer(leaves, np.array([0.98, 0.02]), np.array([coverage, 1.0]), 1), np.zeros(len(TOPICS) + 1), many
+        )
+        for coverage in (0.1, 0.5)
+    )
+
+    assert 0 < few.min_coverage < many.min_coverage < 0.4
+    assert (low.is_declined, low.confidence, low.suggestions) == (True, 0.0, (TOPICS[0],))
+    assert (high.is_declined, high.confidence, high.coverage) == (False, 0.98, 0.5)
+    assert fit(answers, right, model_weights=(0.0,)).min_coverage == 0, "a model that is not heard has no say"
 
 
 def test_metrics_count_what_they_say() -> None:
