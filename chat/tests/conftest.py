@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
+from chat.tests.host import Host, running_host
+from chatbot_site.tests.server import Server
 from training import pipeline, runs, serving
 from training.lm.config import TrainConfig
 from training.models import AdapterVersion
@@ -33,3 +35,20 @@ def live(shop: Any, settings: Settings, tiny_llama: Path) -> AdapterVersion:
     path = version.path / "calibration.json"
     path.write_text('{"prior_weight": 40.0, "decline_credit": 0.3, "threshold": 0.5}', encoding="utf-8")
     return version
+
+
+@pytest.fixture(scope="module")
+def website(server: Server) -> Iterator[Host]:
+    with running_host(server.url) as host:
+        server.run(
+            "from chat.models import Site; "
+            f"Site.objects.create(name='Shop', key='shop-key', origins={host.origin!r}, title='Zapatos')"
+        )
+        yield host
+
+
+@pytest.fixture
+def host(website: Host) -> Host:
+    """Another website, which may carry the chat."""
+    website.key, website.attributes, website.style, website.has_policy = "shop-key", "", "", True
+    return website

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# Mapped to this machine by the browser's switch RESOLVES.
+# The browser looks for it on this machine (chatbot_site/tests/browsers.py).
 HOST = "shop.test"
-RESOLVES = f"--host-resolver-rules=MAP *.test 127.0.0.1,MAP {HOST} 127.0.0.1"
 
 VIEWPORT = '<meta name="viewport" content="width=device-width">'
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from chat.tests.server import Server
 from chat.tests.test_browser import last_answer
-from chat.tests.test_people_browser import ALWAYS, Windows, browser, log_in, say, server, windows
+from chat.tests.test_people_browser import ALWAYS, Windows, log_in, say, windows
+from chatbot_site.tests.server import Server
 
-__all__ = ["browser", "server", "windows"]
+__all__ = ["windows"]
 
 pytestmark = pytest.mark.browser
 

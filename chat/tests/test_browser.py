@@ -4,51 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from chat.tests.server import Server, running_server
+from chatbot_site.tests.browsers import PHONE
+from chatbot_site.tests.server import Server, running_server
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = "/usr/bin/chromium"
-SWITCHES = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("site")) as server:
+def server(empty_shop: Path) -> Iterator[Server]:
+    with running_server(empty_shop, has_worker=True) as server:
         yield server
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(locale="es-ES", viewport={"width": 900, "height": 760})
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Iterator[Page]:
-    """A page on which no script may fail and nothing may break the content policy."""
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    yield page
-    assert not [problem for problem in problems if "WebSocket" not in problem and "ERR_" not in problem]
 
 
 def ask(page: Page, text: str) -> None:
@@ -206,9 +176,7 @@ def test_what_is_said_is_never_run(page: Page, server: Server) -> None:
 
 
 def test_it_works_on_a_phone_by_touch(browser: Browser, server: Server) -> None:
-    context = browser.new_context(
-        locale="es-CO", viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, device_scale_factor=2
-    )
+    context = browser.new_context(**PHONE, locale="es-CO")
     page = context.new_page()
     page.goto(server.url)
     page.get_by_role("button", name="¿Cómo puedo pagar?").tap()

@@ -35,7 +35,7 @@ from training.lm.decisions import FinishReason, Generated
 from training.lm.packing import packed_forward
 from training.models import AdapterVersion, TrainingRun
 from training.status_signal import signal
-from training.tests.conftest import SHOP
+from training.tests.shop import SHOP
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from chat.tests.server import Server, running_server
-from chat.tests.test_browser import CHROMIUM, SWITCHES, last_answer
+from chat.tests.test_browser import last_answer
+from chatbot_site.tests.browsers import note_problems
+from chatbot_site.tests.server import Server, running_server
 
 pytestmark = pytest.mark.browser
 
@@ -23,18 +25,9 @@ NEVER = "from chat.models import OpeningHours; OpeningHours.objects.all().delete
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("site")) as server:
+def server(trained_shop: Path) -> Iterator[Server]:
+    with running_server(trained_shop) as server:
         server.run("from django.contrib.auth.models import User; User.objects.update(first_name='Olga')")
-        server.train()
         yield server
 
 
@@ -50,8 +43,7 @@ class Windows:
         context = self.browser.new_context(locale="en-US", viewport={"width": width, "height": height}, **options)
         self.contexts.append(context)
         page = context.new_page()
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("console", lambda message: self.problems.append(message.text) if message.type == "error" else None)
+        note_problems(page, self.problems)
         return page
 
     def violations(self, page: Page) -> list[str]:
@@ -68,7 +60,7 @@ def windows(browser: Browser) -> Iterator[Windows]:
     yield windows
     for context in windows.contexts:
         context.close()
-    assert not [problem for problem in windows.problems if "WebSocket" not in problem and "ERR_" not in problem]
+    assert windows.problems == []
 
 
 def log_in(page: Page, server: Server) -> None:

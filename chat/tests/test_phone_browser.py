@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from chat.tests.host import RESOLVES, Host, running_host
-from chat.tests.server import Server, running_server
-from chat.tests.test_browser import CHROMIUM, SWITCHES, ask, last_answer
+from chat.tests.host import Host
+from chat.tests.test_browser import ask, last_answer
+from chatbot_site.tests.browsers import PHONE
+from chatbot_site.tests.server import Server
 
 pytestmark = pytest.mark.browser
 
@@ -32,43 +33,9 @@ MAGNIFIED = """
 """
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, RESOLVES])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("site")) as server:
-        server.train()
-        yield server
-
-
-@pytest.fixture(scope="module")
-def host(server: Server) -> Iterator[Host]:
-    with running_host(server.url) as host:
-        server.run(
-            f"from chat.models import Site; Site.objects.create(name='Shop', key='shop-key', origins={host.origin!r})"
-        )
-        host.key = "shop-key"
-        yield host
-
-
 @pytest.fixture
-def phone(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(
-        locale="es-ES", viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, device_scale_factor=2
-    )
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(phone: BrowserContext) -> Page:
-    return phone.new_page()
+def window() -> dict[str, Any]:
+    return {**PHONE, "locale": "es-ES"}
 
 
 def open_chat(page: Page, server: Server, host: Host, place: str) -> None:

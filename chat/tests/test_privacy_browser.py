@@ -5,36 +5,38 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
-from chat.tests.server import Server, running_server
-from chat.tests.test_browser import browser
+from chatbot_site.tests.browsers import note_problems
+from chatbot_site.tests.server import Server, running_server
 
 pytestmark = pytest.mark.browser
-
-__all__ = ["browser"]
 
 IS_STORED = "() => localStorage.getItem('chat.conversation') !== null"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("site")) as server:
+def server(empty_shop: Path) -> Iterator[Server]:
+    with running_server(empty_shop) as server:
         yield server
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(locale="es-ES", viewport={"width": 320, "height": 700})
+def window() -> dict[str, Any]:
+    return {"locale": "es-ES", "viewport": {"width": 320, "height": 700}}
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A page that also loses no connection."""
     page = context.new_page()
     problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    note_problems(page, problems, may_lose_connection=False)
     yield page
-    context.close()
-    assert not problems
+    assert problems == []
 
 
 def test_a_customer_takes_the_conversation_out_and_deletes_it(page: Page, server: Server, tmp_path: Path) -> None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,8 +23,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from bench.processes import Process, Redis, Web, running
-from chat.tests.server import ROOT
-from training.tests.conftest import SHOP
+from chatbot_site.tests.server import environment_of, run_in
+from training.tests.shop import SHOP
 
 pytestmark = [pytest.mark.browser, pytest.mark.soak]
 
@@ -47,36 +45,21 @@ class Shop:
             return connection.execute("SELECT * FROM chat_message WHERE id > ? ORDER BY id", [message_id]).fetchall()
 
 
-PREPARE = f"""
-import django; django.setup()
-from django.core.management import call_command
-from chat.tests.conftest import FAST
-from faq.models import FaqEntry, Paraphrase
-from training import pipeline, runs
-from training.tests.conftest import SHOP
-call_command("migrate", verbosity=0)
-for key, (question, answer, paraphrases) in SHOP.items():
-    entry = FaqEntry.objects.create(key=key, question=question, answer=key + " {LONG}", status="published")
-    Paraphrase.objects.bulk_create([Paraphrase(entry=entry, text=text) for text in paraphrases])
-version = pipeline.execute(runs.start_in_foreground(config=FAST, activates_on_success=True))
-(version.path / "calibration.json").write_text('{{"prior_weight": 40.0, "decline_credit": 0.3, "threshold": 0.5}}')
+LONG_ANSWERS = f"""
+for entry in FaqEntry.objects.all():
+    entry.answer = entry.key + " {LONG}"
+    entry.save()
 """
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    folder = tmp_path_factory.mktemp("site")
+def shop(trained_shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("shop")
+    shutil.copytree(trained_shop, folder, dirs_exist_ok=True)
+    run_in(folder, LONG_ANSWERS)
     with running(Redis()) as redis:
-        environment = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "chatbot_site.settings",
-            "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
-            "ARTIFACTS_DIR": str(folder / "artifacts"),
-            "REDIS_URL": redis.url,
-            # That Redis is away is said once a socket.
-            "LOG_LEVEL": "CRITICAL",
-        }
-        subprocess.run([sys.executable, "-c", PREPARE], cwd=ROOT, env=environment, check=True)
+        # That Redis is away is said once a socket.
+        environment = environment_of(folder) | {"REDIS_URL": redis.url, "LOG_LEVEL": "CRITICAL"}
         with running(Web(environment, "chat.tests.impatient:application")) as web:
             yield Shop(web, redis, folder / "db.sqlite3")
 

@@ -11,12 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Dialog, Page, expect
 
-from chat.tests.host import RESOLVES, Host, running_host
+from chat.tests.host import Host, running_host
 from chat.tests.scripts import PAYLOADS, RUN, STRANGER
-from chat.tests.server import ROOT, Server, running_server
-from chat.tests.test_browser import CHROMIUM, SWITCHES, ask, log_in
+from chat.tests.test_browser import ask, log_in
+from chatbot_site.tests.server import ROOT, Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.soak]
 
@@ -52,21 +52,6 @@ print(json.dumps(opened))
 """
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*SWITCHES, RESOLVES])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("site")) as server:
-        server.train()
-        yield server
-
-
 @dataclass
 class Filled:
     host: Host
@@ -98,13 +83,6 @@ class Watched:
         )
         assert unsafe == []
         assert self.problems == []
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(locale="es-ES", viewport={"width": 900, "height": 760})
-    yield context
-    context.close()
 
 
 @pytest.fixture

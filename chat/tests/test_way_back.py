@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from chat.tests.host import RESOLVES, Host, running_host
-from chat.tests.server import Server, running_server
-from chat.tests.test_browser import CHROMIUM, SWITCHES, ask, last_answer
+from chat.tests.host import Host
+from chat.tests.test_browser import ask, last_answer
+from chatbot_site.tests.browsers import running_chromium
+from chatbot_site.tests.server import Server
 
 pytestmark = pytest.mark.browser
 
@@ -20,44 +21,16 @@ NOTE = "window.shown = []; addEventListener('pageshow', (event) => window.shown.
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[*SWITCHES, RESOLVES, "--enable-features=BackForwardCache"],
-            ignore_default_args=["--disable-back-forward-cache"],
-        )
+    switch = "--disable-back-forward-cache"
+    with running_chromium("--enable-features=BackForwardCache", ignore_default_args=[switch]) as browser:
         yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("site")) as server:
-        server.train()
-        yield server
-
-
-@pytest.fixture(scope="module")
-def host(server: Server) -> Iterator[Host]:
-    with running_host(server.url) as host:
-        server.run(
-            f"from chat.models import Site; Site.objects.create(name='Shop', key='shop-key', origins={host.origin!r})"
-        )
-        host.key = "shop-key"
-        yield host
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(locale="es-ES", viewport={"width": 900, "height": 760})
+def context(context: BrowserContext) -> BrowserContext:
     # As often as a document is made, and not when a kept one comes back.
     context.add_init_script(NOTE)
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    yield page
-    assert problems == []
-    context.close()
+    return context
 
 
 def come_back(page: Page) -> None:

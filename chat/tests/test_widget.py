@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, expect
 
-from chat.tests.host import HOSTILE, RESOLVES, Host, running_host
-from chat.tests.server import ROOT, Server, running_server
-from chat.tests.test_browser import CHROMIUM, SWITCHES, ask, last_answer
+from chat.tests.host import HOSTILE, Host
+from chat.tests.test_browser import ask, last_answer
+from chatbot_site.tests.browsers import PHONE, running_chromium
+from chatbot_site.tests.server import ROOT, Server, running_server
 
 pytestmark = pytest.mark.browser
 
@@ -28,52 +29,15 @@ MARKED = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Third-party cookies are blocked, as browsers do more and more.
-        switches = [*SWITCHES, RESOLVES, "--test-third-party-cookie-phaseout"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=switches)
+    # Third-party cookies are blocked, as browsers do more and more.
+    with running_chromium("--test-third-party-cookie-phaseout") as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("site"), PERSON_CONTACT="Llame al 900 123 456.") as server:
-        server.train()
+def server(trained_shop: Path) -> Iterator[Server]:
+    with running_server(trained_shop, PERSON_CONTACT="Llame al 900 123 456.") as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def website(server: Server) -> Iterator[Host]:
-    with running_host(server.url) as host:
-        server.run(
-            "from chat.models import Site; "
-            f"Site.objects.create(name='Shop', key='shop-key', origins={host.origin!r}, title='Zapatos')"
-        )
-        yield host
-
-
-@pytest.fixture
-def host(website: Host) -> Host:
-    website.key, website.attributes, website.style, website.has_policy = "shop-key", "", "", True
-    return website
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(locale="es-ES", viewport={"width": 900, "height": 760})
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Iterator[Page]:
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    yield page
-    assert not [problem for problem in problems if "WebSocket" not in problem and "ERR_" not in problem]
 
 
 def launcher(page: Page) -> Locator:
@@ -208,9 +172,7 @@ def test_a_kiosk_has_no_way_out_and_forgets(page: Page, host: Host, server: Serv
 
 
 def test_it_fills_a_phone(browser: Browser, host: Host) -> None:
-    context = browser.new_context(
-        locale="es-CO", viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True, device_scale_factor=2
-    )
+    context = browser.new_context(**PHONE, locale="es-CO")
     page = context.new_page()
     page.goto(host.origin)
     launcher(page).tap()

@@ -11,24 +11,7 @@ from faq.models import FaqEntry, OffTopicQuestion, Paraphrase
 from training.lm.tests.conftest import make_base
 from training.models import AdapterVersion, DatasetSnapshot, Exam, ExamAnswer, TrainingRun
 from training.runs import configured_base
-
-SHOP = {
-    "hours": (
-        "¿A qué hora cierran?",
-        "Cerramos a las ocho.",
-        ["horario de cierre", "hasta qué hora abren", "a que hora cierran hoy"],
-    ),
-    "pay": (
-        "¿Cómo puedo pagar?",
-        "Con tarjeta o transferencia.",
-        ["formas de pago", "se puede pagar con tarjeta", "como se paga"],
-    ),
-    "return": (
-        "¿Puedo devolver un producto?",
-        "Tiene treinta días.",
-        ["quiero devolver algo", "plazo de devolución", "devolver un producto"],
-    ),
-}
+from training.tests.shop import SHOP
 
 
 @pytest.fixture

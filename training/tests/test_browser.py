@@ -5,38 +5,32 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from chat.tests.server import Server, running_server
-from chat.tests.test_browser import browser, page
-
-__all__ = ["browser", "page"]
+from chatbot_site.tests.server import Server, running_server
 
 pytestmark = pytest.mark.browser
 
-TRAIN = "from django.core.management import call_command; call_command('train', preset='quick', wait=True, activate={})"
+TRAIN = "from django.core.management import call_command; call_command('train', preset='quick', wait=True)"
+PARAMETERS = {"min_steps": 4, "max_steps": 4, "num_augmented": 0, "min_rows_per_answer": 1}
 PLAYGROUND = "/admin/training/adapterversion/playground/"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(trained_shop: Path) -> Iterator[Server]:
     """Two versions, the first of them live."""
-    with running_server(tmp_path_factory.mktemp("site")) as server:
-        server.environment["TRAINING_PARAMETERS"] = json.dumps(
-            {"min_steps": 4, "max_steps": 4, "num_augmented": 0, "min_rows_per_answer": 1}
-        )
-        server.run(TRAIN.format(True))
-        server.run(TRAIN.format(False))
+    with running_server(trained_shop, TRAINING_PARAMETERS=json.dumps(PARAMETERS)) as server:
+        server.run(TRAIN)
         yield server
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(locale="en-GB", viewport={"width": 1100, "height": 900})
-    yield context
-    context.close()
+def window() -> dict[str, Any]:
+    return {"locale": "en-GB", "viewport": {"width": 1100, "height": 900}}
 
 
 def log_in(page: Page, server: Server) -> None:

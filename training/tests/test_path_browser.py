@@ -11,10 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, expect
 
-from chat.tests.server import Server, running_server
-from chat.tests.test_browser import browser
-
-__all__ = ["browser"]
+from chatbot_site.tests.server import Server, running_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.soak]
 
@@ -31,19 +28,15 @@ for name, group in (("eva", "Redacción"), ("tomás", "Entrenamiento"), ("pilar"
 from django.core.management import call_command
 call_command("train", preset="quick", wait=True, activate=True)
 """
+PARAMETERS = {"min_steps": 12, "max_steps": 12, "min_rows_per_answer": 1}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(empty_shop: Path) -> Iterator[Server]:
     """A shop with a version in use."""
-    parameters = {"min_steps": 12, "max_steps": 12, "min_rows_per_answer": 1}
-    os.environ["TRAINING_PARAMETERS"] = json.dumps(parameters)
-    try:
-        with running_server(tmp_path_factory.mktemp("site")) as server:
-            server.run(f"exec({PEOPLE.format(password=server.password)!r})")
-            yield server
-    finally:
-        del os.environ["TRAINING_PARAMETERS"]
+    with running_server(empty_shop, has_worker=True, TRAINING_PARAMETERS=json.dumps(PARAMETERS)) as server:
+        server.run(PEOPLE.format(password=server.password))
+        yield server
 
 
 class Person:
