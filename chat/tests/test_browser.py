@@ -17,7 +17,8 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def server(empty_shop: Path) -> Iterator[Server]:
-    with running_server(empty_shop, has_worker=True) as server:
+    # Half of what the quick preset has: enough for three entries. training/tests/test_pipeline.py tries all of it.
+    with running_server(empty_shop, has_worker=True, TRAINING_PARAMETERS='{"min_steps": 20}') as server:
         yield server
 
 

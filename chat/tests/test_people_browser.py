@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from chat.tests.test_browser import last_answer
-from chatbot_site.tests.browsers import note_problems
+from chatbot_site.tests.browsers import note_problems, violations
 from chatbot_site.tests.server import Server, running_server
 
 pytestmark = pytest.mark.browser
@@ -48,10 +47,10 @@ class Windows:
 
     def violations(self, page: Page) -> list[str]:
         num_problems = len(self.problems)
-        found = Axe().run(page).response["violations"]
+        found = violations(page)
         # Axe itself tries inline styles, which the chat's policy forbids.
         del self.problems[num_problems:]
-        return [f"{each['id']}: {[node['target'] for node in each['nodes']]}" for each in found]
+        return found
 
 
 @pytest.fixture

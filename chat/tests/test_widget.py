@@ -6,10 +6,8 @@ import gzip
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, expect
 
 from chat.tests.host import HOSTILE, Host
@@ -42,11 +40,6 @@ def server(trained_shop: Path) -> Iterator[Server]:
 
 def launcher(page: Page) -> Locator:
     return page.locator(".launcher")
-
-
-def violations(page: Page) -> list[str]:
-    found = Axe().run(page).response["violations"]
-    return [f"{each['id']}: {[node['target'] for node in each['nodes']]}" for each in found]
 
 
 def test_all_files_of_the_widget_together_are_small() -> None:
@@ -293,75 +286,3 @@ def test_the_page_works_without_javascript(browser: Browser, server: Server) -> 
     page.reload()
     expect(page.locator(".message")).to_have_count(2)
     context.close()
-
-
-# With a screen reader, zoomed in, in the dark
-
-
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.soak)])
-@pytest.mark.parametrize("place", ["page", "widget"])
-def test_axe_finds_nothing_in_any_state(browser: Browser, server: Server, host: Host, place: str, scheme: Any) -> None:
-    server.set_answer("pay", f"{MARKED}\n\n{LONG}")
-    context = browser.new_context(locale="es-ES", color_scheme=scheme, viewport={"width": 900, "height": 760})
-    page = context.new_page()
-    host.has_policy = False
-    page.goto(server.url if place == "page" else host.origin)
-    if place == "widget":
-        expect(launcher(page)).to_be_visible(timeout=20_000)
-        assert violations(page) == [], "closed"
-        launcher(page).click()
-    expect(page.get_by_label("Su pregunta")).to_be_visible()
-    assert violations(page) == [], "empty"
-    ask(page, "formas de pago")
-    expect(page.locator(".message.writing")).to_have_count(1, timeout=30_000)
-    assert violations(page) == [], "streaming"
-    last_answer(page)
-    page.locator(".rating .down").click()
-    expect(page.locator(".reasons")).to_be_visible()
-    assert violations(page) == [], "rated"
-    page.locator("#person").click()
-    expect(page.locator(".message.system")).to_be_visible()
-    assert violations(page) == [], "handed over"
-    page.get_by_label("Su pregunta").fill("a" * 1500)
-    page.keyboard.press("Enter")
-    expect(page.locator("#problem")).to_contain_text("1500")
-    assert violations(page) == [], "error"
-    context.set_offline(True)
-    page.evaluate("() => dispatchEvent(new Event('offline'))")
-    server.drop_connections()
-    expect(page.locator("#banner")).to_be_visible(timeout=20_000)
-    assert violations(page) == [], "offline"
-    context.close()
-    server.set_answer("pay", "Con tarjeta o transferencia.")
-
-
-@pytest.mark.parametrize("size", [(320, 640), (320, 256)], ids=["narrow", "400%"])
-def test_it_stays_usable_when_zoomed_in(browser: Browser, server: Server, size: tuple[int, int]) -> None:
-    context = browser.new_context(locale="es-ES", viewport={"width": size[0], "height": size[1]})
-    page = context.new_page()
-    page.goto(server.url)
-    ask(page, "formas de pago")
-    assert last_answer(page) == "Con tarjeta o transferencia."
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= size[0]
-    page.get_by_label("Su pregunta").scroll_into_view_if_needed()
-    expect(page.get_by_label("Su pregunta")).to_be_in_viewport()
-    page.locator("#person").scroll_into_view_if_needed()
-    expect(page.locator("#person")).to_be_in_viewport()
-    context.close()
-
-
-def test_it_respects_reduced_motion_and_forced_colours(browser: Browser, server: Server) -> None:
-    server.set_answer("pay", LONG)
-    context = browser.new_context(locale="es-ES", reduced_motion="reduce", forced_colors="active")
-    page = context.new_page()
-    page.goto(server.url)
-    ask(page, "formas de pago")
-    expect(page.locator(".message.writing")).to_have_count(1, timeout=30_000)
-    motion = page.evaluate(
-        "() => getComputedStyle(document.querySelector('customer-chat').shadowRoot"
-        ".querySelector('.message.assistant .bubble :last-child'), '::after').animationName"
-    )
-    assert motion == "none"
-    expect(page.locator("#stop")).not_to_have_css("border-top-width", "0px")
-    context.close()
-    server.set_answer("pay", "Con tarjeta o transferencia.")

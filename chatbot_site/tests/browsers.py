@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from chatbot_site.tests.server import Server, make_empty_shop, make_trained_shop, running_server
@@ -49,6 +50,12 @@ def note_problems(page: Page, problems: list[str], *, may_lose_connection: bool 
 
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", hear)
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds on the page as it is."""
+    found = Axe().run(page).response["violations"]
+    return [f"{each['id']}: {[node['target'] for node in each['nodes']]}" for each in found]
 
 
 # Not for the whole session: its event loop would be in the way of tests that have one of their own.

@@ -120,8 +120,8 @@ def running_server(shop: Path, *, has_worker: bool = False, **settings: str) -> 
         try:
             yield server
         finally:
-            _stop(server.web)
-            _stop(server.shell)
+            _kill(server.web)
+            _kill(server.shell)
             if worker is not None:
                 _stop(worker)
 
@@ -186,5 +186,9 @@ def _stop(process: subprocess.Popen[Any]) -> None:
     try:
         process.wait(timeout=15)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen[Any]) -> None:
+    process.kill()
+    process.wait()
