@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import takewhile
 
+from chat.courtesy import courtesy_of
 from chat.languages import language_of
 from chat.models import Conversation, Message
 from faq.models import MAX_QUESTION_CHARS
@@ -27,15 +28,22 @@ async def spoken_language(conversation: Conversation, otherwise: str) -> str:
 async def spoken_of(reply: Message) -> str:
     """What the answer before a reply was about: the question that it answered, as the customer asked it. Of a follow-up
     the entry's, which stands alone. Where the assistant did not know, what was asked all the same, unless that shows no
-    subject either. Empty where somebody else has spoken since."""
+    subject either. Thanks and greetings in between change no subject. Empty where somebody else has spoken since."""
     before = Message.objects.filter(conversation=reply.conversation_id, pk__lt=reply.pk).order_by("-pk")
     said = [message async for message in before[:MAX_LINES]]
-    answers = [place for place, message in enumerate(said) if _is_said(message)]
-    if not answers or said[answers[0]].role != Message.Role.ASSISTANT:
-        return ""
-    answer = said[answers[0]]
-    lines = list(takewhile(lambda message: message.role == Message.Role.USER, said[answers[0] + 1 :]))
-    asked = " ".join(message.text for message in reversed(lines))
+    for place, answer in enumerate(said):
+        if not _is_said(answer):
+            continue
+        if answer.role != Message.Role.ASSISTANT:
+            break
+        lines = list(takewhile(lambda message: message.role == Message.Role.USER, said[place + 1 :]))
+        asked = " ".join(message.text for message in reversed(lines))
+        if courtesy_of(asked) is None:
+            return _subject(asked, answer)
+    return ""
+
+
+def _subject(asked: str, answer: Message) -> str:
     is_alone = asked and not answer.context and len(asked) <= MAX_QUESTION_CHARS
     if answer.is_declined:
         return asked if is_alone and rests(asked) is Rests.NOT else answer.context

@@ -1,7 +1,8 @@
 """A reply, from the stored question to the last delta. It belongs to this process, not to the socket that asked.
 
 1. The assistant's message is stored, empty, before anything else happens.
-2. The engine decides. Where the model answers in its own words (ANSWER_POLICY), it writes instead.
+2. The engine decides. Where the model answers in its own words (ANSWER_POLICY), it writes instead. Greetings and thanks
+   to which it knows no answer get a courteous one (courtesy.py).
 3. The answer goes out in a few deltas, at once or as it is written. Each is stored first, the first one with what was
    decided and on what basis, and signalled afterwards, with its number, so that a client that missed one finds it in
    the row.
@@ -31,6 +32,7 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from chat import trials
+from chat.courtesy import Courtesy, courtesy_of, wants_person
 from chat.earlier import spoken_language, spoken_of
 from chat.languages import language_of
 from chat.markdown import render, render_partial
@@ -272,8 +274,10 @@ async def _answer(reply: Reply) -> None:
     """Have the engine choose an approved answer, store on what basis, and say it."""
     servable, decision = await _decision(reply)
     entry = servable.entry_for(decision)
-    suggestions = servable.suggestions_for(decision)
-    is_second = decision.is_declined and await _declined_before(reply.message)
+    courtesy = courtesy_of(reply.question) if decision.is_declined else None
+    is_declined = decision.is_declined and courtesy is None
+    suggestions = servable.suggestions_for(decision) if is_declined else []
+    is_second = is_declined and await _declined_before(reply.message)
     basis = {
         "version": servable.version,
         "language": reply.language,
@@ -282,14 +286,14 @@ async def _answer(reply: Reply) -> None:
         "entry_revised_at": entry.revised_at if entry else None,
         # What staff chose is Spanish until they choose; the text shows it better.
         "entry_language": (language_of(entry.answer) or entry.language) if entry else "",
-        "is_declined": decision.is_declined,
+        "is_declined": is_declined,
         "suggestions": suggestions,
-        "offers_person": is_second,
+        "offers_person": is_second or _may_want_person(reply, courtesy),
         "context": decision.context,
         "confidence": decision.confidence,
         "coverage": decision.coverage,
     }
-    text = entry.answer if entry else _declining(bool(suggestions), is_second)
+    text = courtesy.reply if courtesy else entry.answer if entry else _declining(bool(suggestions), is_second)
     first, *others = deltas(text) or [""]
     await _say(reply, first, **basis)
     for delta in others:
@@ -319,6 +323,10 @@ def _declined_before(message: Message) -> bool:
     answers = Message.objects.filter(conversation=message.conversation_id, role=Message.Role.ASSISTANT)
     before = answers.filter(pk__lt=message.pk).order_by("-pk").first()
     return before is not None and before.is_declined
+
+
+def _may_want_person(reply: Reply, courtesy: Courtesy | None) -> bool:
+    return courtesy is Courtesy.WHO_ARE_YOU or wants_person(reply.question)
 
 
 def _declining(has_suggestions: bool, is_second: bool) -> str:
@@ -354,7 +362,8 @@ async def _write_freely(reply: Reply) -> None:
         # Also what it failed with, if saying it failed first.
         await asyncio.gather(answering, return_exceptions=True)
     servable, generated = answering.result()
-    is_declined = generated.is_declined or not generated.text
+    courtesy = courtesy_of(reply.question) if generated.is_declined else None
+    is_declined = courtesy is None and (generated.is_declined or not generated.text)
     is_second = is_declined and await _declined_before(reply.message)
     await _update(
         reply.message,
@@ -362,9 +371,12 @@ async def _write_freely(reply: Reply) -> None:
         language=reply.language,
         context=generated.context,
         is_declined=is_declined,
-        offers_person=is_second,
+        offers_person=is_second or _may_want_person(reply, courtesy),
     )
-    rest = _declining(False, is_second) if is_declined else generated.text[len(reply.message.text) :]
+    if courtesy:
+        rest = courtesy.reply
+    else:
+        rest = _declining(False, is_second) if is_declined else generated.text[len(reply.message.text) :]
     if rest:
         await _say(reply, rest)
     await _finish(reply.message, reply.group, FinishReason(generated.finish_reason))

@@ -291,7 +291,11 @@ def _check_contents(folder: Path, manifest: dict[str, Any], digests: dict[str, s
     with _well_formed("calibration.json"):
         # An earlier version's lacks what has come since, which has a default.
         names = {each.name for each in fields(Calibration)}
-        if not calibration or not set(calibration) <= names or not all(_is_number(value) for value in calibration.values()):
+        if (
+            not calibration
+            or not set(calibration) <= names
+            or not all(_is_number(value) for value in calibration.values())
+        ):
             raise ValueError("it is no calibration")
     with _well_formed("exam.json"):
         _check_report(report)

@@ -162,9 +162,7 @@ def fit_threshold(
     return float(len(confidences) * fitted + SHRINKAGE * DEFAULT.threshold) / (len(confidences) + SHRINKAGE)
 
 
-def _min_coverage(
-    posterior: FloatArray, coverages: FloatArray, right: NDArray[np.int_], decline_leaf: int
-) -> float:
+def _min_coverage(posterior: FloatArray, coverages: FloatArray, right: NDArray[np.int_], decline_leaf: int) -> float:
     """Far below every coverage with which the exam's questions were answered right, the further the fewer they are.
 
     Much lower is what the model would hardly have said by itself: some off-topic questions, and hardly any other. How

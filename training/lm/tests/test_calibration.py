@@ -25,7 +25,13 @@ def answers() -> AnswerSet:
 
 
 def scored(
-    answers: AnswerSet, question: str, expected: str | None, *, model_says: str | None, sure: float, covered: float = 1.0
+    answers: AnswerSet,
+    question: str,
+    expected: str | None,
+    *,
+    model_says: str | None,
+    sure: float,
+    covered: float = 1.0,
 ) -> Scored:
     """A question about which the model is this sure of this answer."""
     keys: list[str | None] = [*TOPICS, None]
@@ -136,9 +142,7 @@ def test_it_suggests_what_may_be_meant_and_nothing_to_off_topic_questions(answer
 
 def test_it_leaves_unanswered_what_the_model_would_hardly_have_said(answers: AnswerSet) -> None:
     """Low is what lies far below every coverage of the exam's right answers; wrong ones do not count."""
-    right = [
-        scored(answers, f"dudas del {topic}", topic, model_says=topic, sure=0.9, covered=0.8) for topic in TOPICS
-    ]
+    right = [scored(answers, f"dudas del {topic}", topic, model_says=topic, sure=0.9, covered=0.8) for topic in TOPICS]
     wrong = scored(answers, "dudas del pago", "envío", model_says="pago", sure=0.99, covered=0.01)
     few, many = fit(answers, [*right, wrong]), fit(answers, [*right * 10, wrong])
     leaves = np.array([answers.trie.leaf_of[0], answers.decline_leaf])

@@ -1,0 +1,107 @@
+"""What customers say that is no question to the business."""
+
+from __future__ import annotations
+
+import pytest
+from asgiref.sync import async_to_sync
+
+from chat.courtesy import Courtesy, courtesy_of, wants_person
+from chat.earlier import spoken_of
+from chat.tests.test_followups import ANSWERED, ASKED, FOLLOW_UP, REPLY, Said, answers_to, said
+from faq.models import FaqEntry, Paraphrase
+from training.models import AdapterVersion
+
+
+@pytest.mark.parametrize(
+    ("texts", "courtesy"),
+    [
+        (("hola", "¡Hola, buenos días!", "buenas", "Hola qué tal", "hello there", "¿Y tú cómo estás?"), "greeting"),
+        (("gracias", "Muchísimas gracias por todo", "ok, gracias", "thanks so much!", "muy amable"), "thanks"),
+        (("ok", "vale, perfecto", "Entendido.", "de acuerdo", "great"), "acceptance"),
+        (("adiós", "gracias, hasta luego", "eso es todo, gracias", "bye", "that's all"), "goodbye"),
+        (
+            (
+                "¿eres una persona?",
+                "eres un robot o una persona real?",
+                "¿Quién eres?",
+                "Are you human?",
+                "sos una IA?",
+            ),
+            "who_are_you",
+        ),
+    ],
+)
+def test_it_knows_courtesies(texts: tuple[str, ...], courtesy: str) -> None:
+    assert {text: courtesy_of(text) for text in texts} == dict.fromkeys(texts, Courtesy(courtesy))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "?", "👍", "sí", "no", "hola, ¿a qué hora cierran?", "gracias pero no funciona", "ok y cuánto tarda"),
+        *("¿tienen vale de compra?", "una persona me atendió mal", "buenas noches de hotel", "¿es un producto real?"),
+        *("¿y quién ganó el mundial?", "¿Está listo mi pedido?", "quién es el dueño", "soy una persona mayor"),
+        *("¿es esto cuero real?", "¿eres mayorista?"),
+    ],
+)
+def test_whatever_else_is_asked_is_no_courtesy(text: str) -> None:
+    assert courtesy_of(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "quiero hablar con una persona",
+            "pásame con un agente",
+            "¿me puede atender alguien?",
+            "agente",
+            "un humano por favor",
+        ),
+        *("necesito un asesor", "I want to talk to a real person", "human please", "comuníqueme con un representante"),
+    ],
+)
+def test_it_hears_who_asks_for_a_person(text: str) -> None:
+    assert wants_person(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["¿cuánto cuesta por persona?", "¿A qué hora cierran?", "quiero un regalo para alguien", ""]
+)
+def test_it_hears_it_from_nobody_else(text: str) -> None:
+    assert not wants_person(text)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.database
+def test_they_are_answered_as_people_expect(live: AdapterVersion) -> None:
+    hello, thanks, who, off = answers_to("hola", "muchas gracias", "¿eres una persona?", "¿quién ganó el mundial?")
+
+    assert hello.text == "¡Hola! ¿En qué puedo ayudarle?"
+    assert thanks.text.startswith("De nada.")
+    assert who.text.startswith("Soy un asistente de IA, no una persona.")
+    assert who.offers_person, "who asks that may want one"
+    for each in (hello, thanks, who):
+        assert (each.is_declined, each.entry_key, each.suggestions) == (False, "", [])
+    assert not hello.offers_person
+    assert off.is_declined
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_staff_wrote_for_it_comes_first(live: AdapterVersion) -> None:
+    Paraphrase.objects.create(entry=FaqEntry.objects.get(key="hours"), text="hola")
+    (answer,) = answers_to("hola")
+    assert answer.entry_key == "hours"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_asks_for_a_person_is_offered_one(live: AdapterVersion) -> None:
+    pay, person = answers_to("formas de pago", "quiero hablar con una persona")
+    assert not pay.offers_person
+    assert person.offers_person
+
+
+@pytest.mark.django_db
+def test_thanks_change_no_subject() -> None:
+    thanks: list[Said] = [("user", "muchas gracias", {}), ("assistant", "De nada.", {"finish_reason": "stop"})]
+    assert async_to_sync(spoken_of)(said(ASKED, ANSWERED, *thanks, FOLLOW_UP, REPLY)) == ASKED[1]
