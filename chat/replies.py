@@ -308,7 +308,7 @@ async def _decision(reply: Reply) -> tuple[Servable, Any]:
 
     A question without a subject of its own is not tried alone: it would be answered surely, and of something else.
     """
-    how = rests(reply.question)
+    how = Rests.NOT if courtesy_of(reply.question) else rests(reply.question)
     subject = await spoken_of(reply.message) if how is not Rests.NOT else ""
     if how is not Rests.ENTIRELY or not subject:
         servable, decision = await _ask(reply, serving.ask)

@@ -233,6 +233,24 @@ def test_an_answer_is_rated_and_the_rating_survives(page: Page, server: Server) 
     expect(page.locator(".rating .down")).to_have_attribute("aria-pressed", "false")
 
 
+def test_a_conversation_goes_on_from_what_was_said(page: Page, server: Server) -> None:
+    """Alone, "¿y hasta cuándo?" is about nothing in this shop."""
+    page.goto(server.url)
+    ask(page, "hola")
+    assert last_answer(page) == "¡Hola! ¿En qué puedo ayudarle?"
+    ask(page, "¿y hasta cuándo?")
+    assert last_answer(page) != "Tiene treinta días."
+
+    ask(page, "quiero devolver algo")
+    assert last_answer(page) == "Tiene treinta días."
+    ask(page, "muchas gracias")
+    assert last_answer(page).startswith("De nada.")
+    ask(page, "¿y hasta cuándo?")
+
+    assert last_answer(page) == "Tiene treinta días."
+    expect(page.locator(".message.assistant").last.locator(".source")).to_be_visible()
+
+
 def test_a_person_is_one_click_away(page: Page, server: Server) -> None:
     page.goto(server.url)
     page.locator("#person").click()

@@ -131,20 +131,21 @@ class Prior:
         return scores
 
     def scores_after(self, question: str, context: str) -> NDArray[np.float64] | None:
-        """The same for a follow-up (followups.py); None for one that is nearer to off-topic than to any owner, and so
-        goes on from nothing.
+        """The same for a follow-up (followups.py); None for one whose own subject is nearer to off-topic than to any
+        owner, and so goes on from nothing.
 
         Args:
             context: what was spoken of before.
         """
         scores = self.scores(question)
-        if scores[-1] > scores[:-1].max(initial=0.0):
+        has_subject = rests(question) is not Rests.ENTIRELY
+        if has_subject and scores[-1] > scores[:-1].max(initial=0.0):
             return None
         before = np.minimum(self.scores(context)[:-1], MAX_CONTEXT)
-        if rests(question) is Rests.ENTIRELY:
-            scores[:-1] = np.minimum(scores[:-1], MAX_OWN) + before
-        else:
+        if has_subject:
             scores[:-1] += CONTEXT_WEIGHT * before
+        else:
+            scores[:-1] = np.minimum(scores[:-1], MAX_OWN) + before
         return scores
 
     def _letters(self, counts: csr_matrix) -> csr_matrix:

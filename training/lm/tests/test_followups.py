@@ -90,3 +90,11 @@ def test_a_follow_up_may_lead_away(prior: Prior) -> None:
 
 def test_an_off_topic_follow_up_goes_on_from_nothing(prior: Prior) -> None:
     assert prior.scores_after("¿y quién ganó el partido?", "¿Cuánto cuesta el envío?") is None
+
+
+def test_a_question_without_a_subject_is_not_off_topic_by_itself() -> None:
+    prior = Prior(TEXTS, OWNERS, 3, [*OFF_TOPIC, "¿y cuándo?"])
+    assert prior.scores("¿y cuándo?").argmax() == 3
+    after = prior.scores_after("¿y cuándo?", "quiero devolver algo")
+    assert after is not None
+    assert after[:-1].argmax() == REFUND
