@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from datetime import datetime, time
 from typing import Any
 
 from django.contrib import admin
@@ -8,16 +7,15 @@ from django.db.models import Count, Exists, IntegerField, OuterRef, Q, QuerySet,
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.urls import URLPattern, path
-from django.utils import timezone
 from django.utils.text import Truncator, smart_split, unescape_string_literal
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
-from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter
+from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
-from unfold.utils import parse_date_str
 
 from chat import people_admin, staff, trials  # noqa: F401 - the inbox's pages are registered
 from chat.figures import OUTCOMES
+from chat.filters import DaysFilter
 from chat.models import Conversation, DailyFigures, Feedback, Message, Site
 from chat.retention import forget
 from faq.models import FaqEntry
@@ -123,19 +121,6 @@ class PersonFilter(DropdownFilter):
         return queryset if value not in ("yes", "no") else queryset.filter(wants_person_at__isnull=value == "no")
 
 
-class StartedFilter(RangeDateFilter):
-    """Whole days, the last one too. A day that is none counts as not given."""
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> QuerySet[Conversation]:
-        first = parse_date_str(self.used_parameters.get("created_at_from"))
-        last = parse_date_str(self.used_parameters.get("created_at_to"))
-        if first:
-            queryset = queryset.filter(created_at__gte=timezone.make_aware(datetime.combine(first, time.min)))
-        if last:
-            queryset = queryset.filter(created_at__lte=timezone.make_aware(datetime.combine(last, time.max)))
-        return queryset
-
-
 @admin.register(Conversation)
 class ConversationAdmin(ModelAdmin):
     """Staff read conversations and delete them; only customers and the assistant write."""
@@ -153,7 +138,7 @@ class ConversationAdmin(ModelAdmin):
         VersionFilter,
         "language",
         "site",
-        ("created_at", StartedFilter),
+        ("created_at", DaysFilter),
         "is_challenger",
     ]
     list_filter_submit = True

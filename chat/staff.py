@@ -27,6 +27,7 @@ from chat.earlier import spoken_language
 from chat.exports import as_csv, as_json_lines, messages_of
 from chat.figures import HANDED_OVER, OUTCOMES, RATINGS, Figures, Kind, Period
 from chat.figures import figures as count
+from chat.filters import problem_of
 from chat.handovers import CannotDo
 from chat.models import Conversation, Message
 from faq.models import FaqEntry
@@ -90,6 +91,9 @@ def export(request: HttpRequest, model_admin: Any, form: str) -> HttpResponseBas
     except IncorrectLookupParameters:
         messages.error(request, _("These filters are not known. Choose them anew."))
         return redirect("admin:chat_conversation_changelist")
+    if problem_of(listed):
+        # The filter has said it.
+        return redirect(f"{reverse('admin:chat_conversation_changelist')}?{request.GET.urlencode()}")
     said = messages_of(listed.queryset)
     pieces, content_type = (
         (as_csv(said), "text/csv") if form == "csv" else (as_json_lines(said), "application/x-ndjson")

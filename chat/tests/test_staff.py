@@ -7,9 +7,11 @@ import json
 from datetime import timedelta
 from io import StringIO
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.test import AsyncClient, Client
 from django.utils import timezone
@@ -156,7 +158,35 @@ def test_a_range_of_days_holds_its_last_day(client: Client, olga: User) -> None:
 
     assert listed(client, f"?created_at_from={before}&created_at_to={today}") == keys(young)
     assert listed(client, f"?created_at_to={before}") == keys(old)
-    assert listed(client, "?created_at_from=tomorrow") == keys(old, young)
+    assert listed(client, "?created_at_from=&created_at_to=") == keys(old, young)
+    assert listed(client, "?created_at_from=0001-01-01&created_at_to=9999-12-31") == keys(old, young)
+
+
+@pytest.mark.parametrize(("language", "written"), [("es", "%d/%m/%Y"), ("es", "%Y-%m-%d"), ("en", "%m/%d/%Y")])
+def test_a_day_is_read_as_the_language_writes_it(client: Client, olga: User, language: str, written: str) -> None:
+    make_conversation(days_ago=10)
+    young = make_conversation()
+    client.cookies[settings.LANGUAGE_COOKIE_NAME] = language
+    query = urlencode({"created_at_from": (timezone.localdate() - timedelta(days=5)).strftime(written)})
+
+    assert listed(client, f"?{query}") == keys(young)
+    rows: Any = client.get(f"{LIST}export.jsonl?{query}")
+    assert {json.loads(line)["conversation"] for line in b"".join(rows).decode().splitlines()} == keys(young)
+
+
+def test_a_day_that_is_none_lists_and_exports_nothing_and_says_why(client: Client, olga: User) -> None:
+    make_conversation()
+    query = "?created_at_from=31%2F02%2F2026&created_at_to=2099-01-01"
+
+    page = client.get(LIST + query)
+    led_back = client.get(f"{LIST}export.csv{query}", follow=True)
+
+    assert led_back.redirect_chain == [(LIST + query, 302)]
+    for shown in (page, led_back):
+        assert not shown.context["cl"].result_list
+        text = shown.content.decode()
+        assert "“31/02/2026” is not a day. Today is written " in text
+        assert 'value="31/02/2026"' in text, "it stays to be mended"
 
 
 def test_a_transcript_shows_what_each_answer_rests_on_and_runs_nothing(
