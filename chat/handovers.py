@@ -60,6 +60,17 @@ def name_of(user: User) -> str:
     return chosen.name if chosen else user.first_name.strip() or _("Our team")
 
 
+def find(pk: int) -> Handover:
+    """
+    Raises:
+        CannotDo: it has been deleted, as hand-overs are with their conversation alone.
+    """
+    handover = Handover.objects.select_related("conversation", "taken_by").filter(pk=pk).first()
+    if handover is None:
+        raise CannotDo(_("This conversation has been deleted."))
+    return handover
+
+
 def open_of(conversation: Conversation) -> Handover | None:
     return Handover.objects.open().select_related("taken_by").filter(conversation=conversation).first()
 
@@ -135,7 +146,7 @@ def take(pk: int, user: User) -> Change:
         CannotDo: somebody else has it, or nobody waits any more.
     """
     now = timezone.now()
-    handover = _find(pk)
+    handover = find(pk)
     if handover.state == State.TAKEN and handover.taken_by_id == user.pk:
         return Change(handover)
     _move(handover, [State.WAITING], state=State.TAKEN, taken_by=user, taken_at=now, agent_seen_at=now)
@@ -377,13 +388,6 @@ def _reason(conversation: Conversation) -> str:
     return Handover.Reason.NOT_UNDERSTOOD if is_unclear else Handover.Reason.ASKED
 
 
-def _find(pk: int) -> Handover:
-    handover = Handover.objects.select_related("conversation", "taken_by").filter(pk=pk).first()
-    if handover is None:
-        raise CannotDo(_("That conversation is not here any more."))
-    return handover
-
-
 def _open_or_refuse(conversation: Conversation) -> Handover:
     handover = open_of(conversation)
     if handover is None:
@@ -392,7 +396,7 @@ def _open_or_refuse(conversation: Conversation) -> Handover:
 
 
 def _own(pk: int, user: User) -> Handover:
-    handover = _find(pk)
+    handover = find(pk)
     if handover.state != State.TAKEN or handover.taken_by_id != user.pk:
         raise CannotDo(_who_has(handover))
     return handover

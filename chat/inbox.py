@@ -132,9 +132,7 @@ def thread(pk: int, user: User) -> dict[str, Any]:
     Raises:
         CannotDo: it has been deleted.
     """
-    handover = Handover.objects.select_related("conversation", "taken_by", "closed_by").filter(pk=pk).first()
-    if handover is None:
-        raise handovers.CannotDo(_("That conversation is not here any more."))
+    handover = handovers.find(pk)
     newest = handover.conversation.messages.select_related("version", "feedback").order_by("-pk")[:MAX_MESSAGES]
     is_mine = handover.state == State.TAKEN and handover.taken_by_id == user.pk
     return {

@@ -20,6 +20,7 @@ from django.utils import timezone
 from chat import trials
 from chat.figures import tally
 from chat.models import Conversation, DailyFigures, Handover, Message
+from chat.people import tell_inbox
 from chat.replies import ABANDONED_AFTER, publish
 
 BATCH_SIZE = 200
@@ -114,6 +115,7 @@ def _keep_counts(conversations: QuerySet[Conversation], messages: QuerySet[Messa
 
 
 async def _tell(conversations: list[Conversation]) -> None:
-    """Open pages of a conversation that is gone must not go on showing it."""
+    """Open pages of a conversation that is gone must not go on showing it, and neither must the inbox."""
     for each in conversations:
         await publish(each.group, {"type": "forgotten", "conversation": str(each.pk)})
+    await tell_inbox()

@@ -20,7 +20,7 @@ from django.test import Client as Browser
 from django.utils import timezone
 from django.utils.html import escape
 
-from chat import handovers, inbox
+from chat import handovers, inbox, retention
 from chat.models import Conversation, Feedback, Handover, Message, PublicName
 from chat.tests.test_consumers import ORIGIN, run
 from chat.tests.test_consumers import Client as Page
@@ -334,6 +334,28 @@ def test_a_conversation_with_a_hand_over_can_be_deleted_in_the_admin(client: Bro
     client.force_login(User.objects.create_superuser("olga"))
     client.post(f"/admin/chat/conversation/{handover.conversation_id}/delete/", {"post": "yes"})
     assert not Handover.objects.exists()
+
+
+def test_what_is_deleted_goes_from_the_inbox_at_once() -> None:
+    handover = waiting()
+    lucia = agent("lucia")
+    handovers.take(handover.pk, lucia)
+    desk = Desk(lucia)
+
+    async def scenario() -> None:
+        await desk.open()
+        await desk.send("open", handover=handover.pk)
+        await desk.wait_for("thread", is_mine=True)
+
+        await database_sync_to_async(retention.forget)(Conversation.objects.all())
+
+        assert (await desk.wait_for("inbox"))["mine"] == []
+        assert (await desk.wait_for("error", code="gone"))["text"] == "This conversation has been deleted."
+        await desk.send("reply", handover=handover.pk, client_id="r1", text="Un momento")
+        assert (await desk.wait_for("error", code="cannot"))["client_id"] == "r1"
+        await desk.close()
+
+    run(scenario)
 
 
 def test_the_page_names_who_writes(client: Browser) -> None:

@@ -143,7 +143,7 @@ def test_a_person_takes_over_and_gives_back(windows: Windows, server: Server) ->
     expect(customer.locator(".people")).to_be_hidden()
     expect(customer.locator(".message.system .bubble").last).to_contain_text(reference)
     expect(staff.locator("[data-list=closed] button").first).to_contain_text("Back with the assistant")
-    expect(staff.locator("#inbox-reply")).to_be_hidden()
+    expect(staff.locator("#inbox-moves")).to_be_hidden()
     say(customer, "horario de cierre")
     expect(customer.locator(".message.assistant")).to_have_count(2)
     assert last_answer(customer) == "Cerramos a las ocho."
@@ -167,6 +167,53 @@ def test_what_is_half_written_survives_a_lost_connection(windows: Windows, serve
     staff.locator("#inbox-close").click()
     expect(customer.locator(".people")).to_be_hidden()
     expect(customer.locator(".message.agent")).to_have_count(1)
+
+
+def with_a_person(windows: Windows, server: Server) -> tuple[Page, Page]:
+    """The windows of a customer and of the person who has taken the conversation and has half written an answer."""
+    server.run(ALWAYS)
+    customer, staff = windows.open(), windows.open(1200, 900)
+    log_in(staff, server)
+    customer.goto(server.url)
+    customer.locator("#person").click()
+    staff.locator("[data-list=waiting] button").last.click()
+    staff.locator("#inbox-take").click()
+    staff.locator("#inbox-text").fill("Un momento")
+    return customer, staff
+
+
+def test_a_deleted_conversation_leaves_nothing_in_the_inbox(windows: Windows, server: Server) -> None:
+    _customer, staff = with_a_person(windows, server)
+    reference = staff.locator("#inbox-reference").inner_text()
+
+    server.run(
+        "from chat import retention; from chat.models import Conversation; "
+        f"retention.forget(Conversation.objects.filter(handovers__reference={reference!r}))"
+    )
+
+    expect(staff.locator("#inbox-problem")).to_have_text("This conversation has been deleted.")
+    expect(staff.locator("#inbox-opened")).to_be_hidden()
+    expect(staff.locator("#inbox-messages li")).to_have_count(0)
+    expect(staff.locator("#inbox-text")).to_have_value("")
+    expect(staff.locator("#inbox-reference")).to_have_text("Choose a conversation.")
+    expect(staff.locator("#inbox-reference")).to_be_focused()
+    expect(staff.get_by_role("button", name=reference)).to_have_count(0)
+    assert windows.violations(staff) == []
+
+
+def test_what_is_half_written_outlives_the_hand_over(windows: Windows, server: Server) -> None:
+    customer, staff = with_a_person(windows, server)
+
+    customer.get_by_role("button", name="Back to the assistant").click()
+
+    expect(staff.locator("#inbox-unsent")).to_be_visible()
+    expect(staff.locator("#inbox-reference")).to_be_focused()
+    box = staff.locator("#inbox-text")
+    box.press("Control+Enter")
+    expect(box).to_have_value("Un momento")
+    expect(staff.get_by_role("button", name="Send")).to_be_hidden()
+    assert windows.violations(staff) == []
+    expect(customer.locator(".message.agent")).to_have_count(0)
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 320), ("dark", 900)])

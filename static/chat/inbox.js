@@ -11,6 +11,7 @@ const room = document.querySelector(".inbox");
 const part = (name) => document.getElementById(`inbox-${name}`);
 const language = document.documentElement.lang || undefined;
 const pageTitle = document.title;
+const nothingOpened = part("reference").textContent;
 
 let socket = null;
 let waitToConnect = 1_000;
@@ -55,12 +56,26 @@ function stored() {
   if (sending.handover === opened && part("text").value.trim() === sending.text) part("text").value = "";
   drafts.delete(sending.handover);
   sending = null;
+  drawReply();
   announce(texts.sent);
 }
 
-function refused({ text, client_id: clientId }) {
+function refused({ code, text, client_id: clientId }) {
   if (clientId && clientId === sending?.client_id) sending = null;
+  if (code === "gone") empty();
   part("problem").textContent = text;
+}
+
+// The conversation has been deleted, and nothing of it may stay.
+function empty() {
+  const hadFocus = part("opened").contains(document.activeElement);
+  drafts.delete(opened);
+  opened = shown = null;
+  part("opened").hidden = true;
+  for (const name of ["messages", "facts"]) part(name).replaceChildren();
+  part("text").value = "";
+  part("reference").textContent = nothingOpened;
+  if (hadFocus) part("reference").focus();
 }
 
 // Lists
@@ -122,6 +137,7 @@ function open(id) {
 function drawThread(thread) {
   const isFirst = shown?.id !== thread.id;
   const isNewlyMine = thread.is_mine && !shown?.is_mine;
+  const isLost = !thread.is_mine && shown?.is_mine && part("reply").contains(document.activeElement);
   const last = shown?.messages.at(-1)?.id ?? Infinity;
   shown = thread;
   part("opened").hidden = false;
@@ -134,14 +150,23 @@ function drawThread(thread) {
   if (isFirst || isAtEnd) log.scrollTop = log.scrollHeight;
   const hadTake = document.activeElement === part("take");
   part("take").hidden = !thread.may_take;
-  const hadForm = part("reply").contains(document.activeElement);
-  part("reply").hidden = !thread.is_mine;
-  if (isFirst || (hadForm && !thread.is_mine)) part("reference").focus();
+  drawReply();
+  if (isFirst || isLost) part("reference").focus();
   else if (isNewlyMine && hadTake) part("text").focus();
   for (const button of room.querySelectorAll("[data-handover]"))
     button.setAttribute("aria-current", String(Number(button.dataset.handover) === opened));
   const heard = thread.messages.filter((message) => message.id > last && message.role === "user");
   for (const { text } of heard) announce(filled(texts.newMessage, { reference: thread.reference, text }));
+}
+
+// What was typed and not sent stays to be copied when the conversation is not theirs any more.
+function drawReply() {
+  const isMine = Boolean(shown?.is_mine);
+  const isUnsent = !isMine && Boolean(part("text").value.trim());
+  part("reply").hidden = !isMine && !isUnsent;
+  part("text").readOnly = !isMine;
+  part("moves").hidden = !isMine;
+  part("unsent").hidden = !isUnsent;
 }
 
 function said({ role, by, at, text, suggestions, basis }) {
@@ -162,7 +187,7 @@ function move(type) {
 
 function reply() {
   const text = part("text").value.trim();
-  if (!text || sending) return;
+  if (!text || sending || !shown?.is_mine) return;
   part("problem").textContent = "";
   // Kept until it is stored: a lost connection sends it again, and it is stored once.
   sending = { type: "reply", handover: opened, client_id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, text };
