@@ -124,9 +124,15 @@ def figures(request: HttpRequest) -> HttpResponse:
         "handed_over": _handed_over(found),
         "tables": [
             # Who asks, asks no version.
-            (_("By version"), found.by_version, [*outcomes, *((kind.value, kind.label) for kind in RATINGS)]),
+            (
+                _("By version"),
+                _("version"),
+                found.by_version,
+                [*outcomes, *((kind.value, kind.label) for kind in RATINGS)],
+            ),
             (
                 _("By language"),
+                _("language"),
                 found.by_language,
                 [(kind.value, kind.label) for kind in Kind if kind not in HANDED_OVER],
             ),
@@ -146,12 +152,18 @@ def _headline(found: Figures) -> list[tuple[str, str, str]]:
         Kind.SUGGESTED: _("Replies that were not sure enough and offered questions that may have been meant."),
         Kind.DECLINED: _("Replies that said “I don't know” and had nothing to offer."),
         Kind.STOPPED: _("Replies that the customer stopped, whatever they were going to say."),
-        Kind.INTERRUPTED: _("Replies that a fault on our side ended."),
+        Kind.INTERRUPTED: _(
+            "Replies that broke off or could not be given: a fault on our side, too many people at once, a message that"
+            " was too long, or an assistant that had not learned anything yet."
+        ),
         Kind.UP: _("Replies of this time that the customer rated as helpful, whenever they did."),
         Kind.DOWN: _("Replies of this time that the customer rated as not helpful, whenever they did."),
-        Kind.PERSONS: _("Conversations that began in this time and in which the customer asked for a person."),
+        Kind.PERSONS: _(
+            "Conversations that began in this time and in which the customer asked for a person, or agreed when the"
+            " assistant offered one."
+        ),
     }
-    shares = {kind: f" ({counts[kind] / num_replies:.0%})" for kind in OUTCOMES if num_replies}
+    shares = {kind: f" ({100 * counts[kind] / num_replies:.0f} %)" for kind in OUTCOMES if num_replies}
     headline = [(str(kind.label), f"{counts[kind]}{shares.get(kind, '')}", text) for kind, text in definitions.items()]
     for name, seconds, text in (
         (_("first words, half of them"), found.first_words_p50, _("Half of the replies began within this time.")),
@@ -165,7 +177,10 @@ def _handed_over(found: Figures) -> list[tuple[str, str, str]]:
     """Name, value and definition of each figure of hand-overs: how many, why, and whether somebody came."""
     counts, total = found.totals.counts, found.totals.num_handed_over
     definitions = {
-        Kind.ASKED: (_("asked for a person"), _("The customer asked for a person, whatever the assistant had said.")),
+        Kind.ASKED: (
+            _("at the customer's request"),
+            _("The customer asked for a person without the assistant having offered one."),
+        ),
         Kind.UNCLEAR: (
             _("the assistant did not know"),
             _("The assistant had not known an answer twice in a row and offered a person, and the customer agreed."),
@@ -180,7 +195,7 @@ def _handed_over(found: Figures) -> list[tuple[str, str, str]]:
         ),
     }
     all_of_them = _("Times that a conversation went from the assistant to people, in this time.")
-    shares = {kind: f" ({counts[kind] / total:.0%})" for kind in definitions if total}
+    shares = {kind: f" ({100 * counts[kind] / total:.0f} %)" for kind in definitions if total}
     rows = [(name, f"{counts[kind]}{shares.get(kind, '')}", text) for kind, (name, text) in definitions.items()]
     return [(_("handed over"), str(total), all_of_them), *rows]
 

@@ -247,20 +247,20 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
 
     @display(description=_("answered right"))
     def show_right(self, version: AdapterVersion) -> str:
-        return f"{version.exam.answered_right:.0%}"
+        return f"{100 * version.exam.answered_right:.0f} %"
 
     @display(description=_("answered wrong"))
     def show_wrong(self, version: AdapterVersion) -> str:
-        return f"{version.exam.answered_wrong:.0%}"
+        return f"{100 * version.exam.answered_wrong:.0f} %"
 
     @display(description=_("said “I don't know”"))
     def show_declined(self, version: AdapterVersion) -> str:
-        return f"{version.exam.declined:.0%}"
+        return f"{100 * version.exam.declined:.0f} %"
 
     @display(description=_("off-topic declined"))
     def show_off_topic(self, version: AdapterVersion) -> str:
         share = version.exam.off_topic_declined
-        return f"{share:.0%}" if share is not None else "–"
+        return f"{100 * share:.0f} %" if share is not None else "–"
 
 
 @admin.register(Activation)

@@ -239,7 +239,7 @@ class Exam(models.Model):
         verbose_name_plural = _("exams")
 
     def __str__(self) -> str:
-        return f"{self.version}: {self.accuracy:.0%}"
+        return f"{self.version}: {100 * self.accuracy:.0f} %"
 
 
 class ExamAnswer(models.Model):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -118,9 +120,10 @@ def test_hand_overs_are_counted_by_their_reason_and_stay_so(client: Client, olga
     assert figures(Period.DAY).totals.num_handed_over == 0
     client.force_login(olga)
     page = client.get(PAGE).content.decode()
-    for figure in ("<dd>4</dd>", "<dd>2 (50%)</dd>", "<dd>1 (25%)</dd>", "<dd>3 (75%)</dd>"):
+    for figure in ("<dd>4</dd>", "<dd>2 (50 %)</dd>", "<dd>1 (25 %)</dd>", "<dd>3 (75 %)</dd>"):
         assert figure in page
-    assert 'title="The customer asked for a person, whatever the assistant had said."' in page
+    names = Counter(re.findall(r"<dt>(.+?)</dt><dd>", page))
+    assert set(names.values()) == {2}, "each in its card and among the meanings of that card alone"
 
 
 def test_days_are_those_of_the_clock_that_staff_read(settings: Settings) -> None:
@@ -222,3 +225,16 @@ def test_an_empty_period_says_so(client: Client) -> None:
 
     assert "Nobody has asked anything in this time." in page
     assert "<rect" not in page
+    assert "records-ranking" not in page, "what is empty has no numbers"
+
+
+def test_a_question_that_met_nothing_learned_is_not_called_answered(client: Client) -> None:
+    client.force_login(User.objects.create_superuser("olga"))
+    ask("¿Cómo puedo pagar?", finish_reason="error", text="The assistant is still learning.")
+
+    page = client.get(PAGE).content.decode()
+
+    assert "<dd>1 (100 %)</dd>" in page
+    assert "an assistant that had not learned anything yet" in page
+    assert "There is no such question in this time." in page
+    assert page.count("By language") == 1, "the heading, not the column again"
