@@ -111,6 +111,7 @@ def test_a_person_takes_over_and_gives_back(windows: Windows, server: Server) ->
     staff.locator("#inbox-take").focus()
     staff.keyboard.press("Enter")
     expect(staff.locator("#inbox-text")).to_be_focused()
+    expect(staff.locator("#inbox-text")).to_have_accessible_description("Enter begins a new line; Ctrl+Enter sends.")
     expect(customer.locator(".people .note")).to_contain_text("Olga is with you")
 
     attack = "Hola <img src=x onerror=\"document.title='owned'\"> **Ana**"
