@@ -15,7 +15,7 @@ from unfold.decorators import display
 
 from chat import people_admin, staff, trials  # noqa: F401 - the inbox's pages are registered
 from chat.figures import OUTCOMES
-from chat.filters import DaysFilter
+from chat.filters import StartedFilter, TrialFilter
 from chat.models import Conversation, DailyFigures, Feedback, Message, Site
 from chat.retention import forget
 from faq.models import FaqEntry
@@ -57,7 +57,7 @@ class MessageFilter(DropdownFilter):
 
 
 class OutcomeFilter(MessageFilter):
-    title = _("how it went")
+    title = _("outcome")
     parameter_name = "outcome"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
@@ -110,7 +110,7 @@ class RatingFilter(MessageFilter):
 
 
 class PersonFilter(DropdownFilter):
-    title = _("asked for a person")
+    title = _("request for a person")
     parameter_name = "person"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
@@ -138,8 +138,8 @@ class ConversationAdmin(ModelAdmin):
         VersionFilter,
         "language",
         "site",
-        ("created_at", DaysFilter),
-        "is_challenger",
+        ("created_at", StartedFilter),
+        ("is_challenger", TrialFilter),
     ]
     list_filter_submit = True
     date_hierarchy = "created_at"

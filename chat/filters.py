@@ -1,4 +1,4 @@
-"""A list's rows of a range of days."""
+"""Filters of the lists of conversations and hand-overs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,28 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.contrib.admin import BooleanFieldListFilter, RelatedFieldListFilter
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.formats import get_format
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from unfold.contrib.filters.admin import RangeDateFilter
+
+
+class Titled:
+    """A field's filter whose title is not the field's name, which would not read well after "By"."""
+
+    title: Any
+    own_title: Promise
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = self.own_title
 
 
 class DaysFilter(RangeDateFilter):
@@ -50,6 +64,18 @@ class DaysFilter(RangeDateFilter):
             raise ValidationError(
                 _("“%(text)s” is not a day. Today is written %(example)s here.") % {"text": text, "example": example}
             ) from error
+
+
+class StartedFilter(Titled, DaysFilter):
+    own_title = gettext_lazy("beginning")
+
+
+class TrialFilter(Titled, BooleanFieldListFilter):
+    own_title = gettext_lazy("answers by the version on trial")
+
+
+class TakenByFilter(Titled, RelatedFieldListFilter):
+    own_title = gettext_lazy("person who took it")
 
 
 def problem_of(listed: ChangeList) -> str:

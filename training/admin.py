@@ -35,7 +35,7 @@ admin.site.unregister(FaqEntry)
 
 
 class LearnedFilter(admin.SimpleListFilter):
-    title = _("learned")
+    title = _("state of learning")
     parameter_name = "learned"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:

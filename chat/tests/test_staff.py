@@ -16,7 +16,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
-from chat.models import Conversation, DailyFigures, Feedback, Message, Site
+from chat.models import Conversation, DailyFigures, Feedback, Handover, Message, Site
 from chat.tests.test_retention import make_conversation
 from faq.models import FaqEntry, Paraphrase
 from training.tests.conftest import MakeVersion
@@ -187,6 +187,15 @@ def test_a_day_that_is_none_lists_and_exports_nothing_and_says_why(client: Clien
         text = shown.content.decode()
         assert "“31/02/2026” is not a day. Today is written " in text
         assert 'value="31/02/2026"' in text, "it stays to be mended"
+
+
+def test_filters_have_titles_that_read_well(client: Client, olga: User) -> None:
+    Handover.objects.create(conversation=say("hola"), reference="A-1", reason="asked", state="taken", taken_by=olga)
+
+    titles = [str(spec.title) for spec in client.get(LIST).context["cl"].filter_specs]
+    assert {"outcome", "request for a person", "answers by the version on trial", "beginning"} <= set(titles)
+    taken_by = client.get("/admin/chat/handover/").context["cl"].filter_specs[-1]
+    assert taken_by.title == "person who took it"
 
 
 def test_a_transcript_shows_what_each_answer_rests_on_and_runs_nothing(
