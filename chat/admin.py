@@ -13,10 +13,10 @@ from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
-from chat import people_admin, staff, trials  # noqa: F401 - the inbox's pages are registered
+from chat import inbox, people_admin, staff, trials  # noqa: F401 - the inbox's pages are registered
 from chat.figures import OUTCOMES
 from chat.filters import StartedFilter, TrialFilter
-from chat.models import Conversation, DailyFigures, Feedback, Message, Site
+from chat.models import Conversation, DailyFigures, Feedback, Handover, Message, Site
 from chat.retention import forget
 from faq.models import FaqEntry
 from training import views
@@ -28,6 +28,8 @@ from training.models import AdapterVersion, Trial
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """The admin's front page (settings.UNFOLD): the training room's, and the trial with customers."""
     context = training_dashboard(request, context)
+    if request.user.has_perm(inbox.PERMISSION):
+        context["num_waiting"] = Handover.objects.filter(state=Handover.State.WAITING).count()
     if request.user.has_perm("training.view_activation"):
         trials.look()
         context |= _trial_context(request, trials.trial_to_show())

@@ -243,12 +243,20 @@ LOGGING = {
 SIMPLE_HISTORY_REVERT_DISABLED = False
 
 
-def _door(title: object, icon: str, app: str, model: str, sees: str = "") -> dict[str, object]:
-    """A list in the admin's menu, for those who may see it, or see `sees`."""
+def _door(title: object, icon: str, app: str, model: str, sees: str = "", without: str = "") -> dict[str, object]:
+    """A list in the admin's menu, for those who may see it, or see `sees`.
+
+    It stands for the pages under its address, but for those under that of the page `without`, which has its own entry.
+    """
+    link = reverse_lazy(f"admin:{app}_{model}_changelist")
     return {
         "title": title,
         "icon": icon,
-        "link": reverse_lazy(f"admin:{app}_{model}_changelist"),
+        "link": link,
+        "active": lambda request: (
+            request.path.startswith(str(link))
+            and not (without and request.path.startswith(str(reverse_lazy(f"admin:{without}"))))
+        ),
         "permission": lambda request: request.user.has_perm(f"{app}.view_{sees or model}"),
     }
 
@@ -294,7 +302,7 @@ UNFOLD = {
                 "items": [
                     {"title": _("Overview"), "icon": "monitoring", "link": reverse_lazy("admin:index")},
                     _door(_("Training runs"), "model_training", "training", "trainingrun"),
-                    _door(_("Versions"), "history", "training", "adapterversion"),
+                    _door(_("Versions"), "history", "training", "adapterversion", without="training_playground"),
                     {
                         "title": _("Try it out"),
                         "icon": "science",
@@ -321,7 +329,7 @@ UNFOLD = {
                     },
                     _door(_("Conversations"), "chat", "chat", "conversation"),
                     _door(_("Figures"), "bar_chart", "chat", "dailyfigures", sees="conversation"),
-                    _door(_("Hand-overs"), "record_voice_over", "chat", "handover"),
+                    _door(_("Hand-overs"), "record_voice_over", "chat", "handover", without="chat_inbox"),
                     _door(_("Opening hours"), "schedule", "chat", "openinghours"),
                     _door(_("Closed days"), "event_busy", "chat", "closedday"),
                     _door(_("Websites"), "web", "chat", "site"),

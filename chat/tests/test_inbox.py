@@ -365,6 +365,50 @@ def test_the_page_names_who_writes(client: Browser) -> None:
     assert 'href="/admin/chat/handover/inbox/"' in page, "in the menu"
 
 
+def test_whoever_only_answers_finds_on_the_front_page_how_many_wait(client: Browser) -> None:
+    user = agent("lucia")
+    client.force_login(user)
+    assert "No customer waits for a person." in client.get("/admin/").content.decode()
+    waiting()
+    handovers.take(waiting().pk, user)
+
+    page = client.get("/admin/").content.decode()
+
+    assert "1 customer waits for a person." in page
+    assert '<a class="room-button" href="/admin/chat/handover/inbox/">' in page
+    client.force_login(User.objects.create_user("staff", is_staff=True))
+    assert "customer waits" not in client.get("/admin/").content.decode(), "not for others"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/admin/",
+        "/admin/chat/handover/",
+        "/admin/chat/handover/inbox/",
+        "/admin/training/adapterversion/",
+        "/admin/training/adapterversion/playground/",
+    ],
+)
+def test_the_menu_lights_one_entry(client: Browser, address: str) -> None:
+    client.force_login(User.objects.create_superuser("olga"))
+
+    groups = client.get(address).context["sidebar_navigation"]
+
+    assert [item["link"] for group in groups for item in group["items"] if item["active"]] == [address]
+
+
+def test_an_empty_list_asks_nobody_for_what_they_cannot_do(client: Browser) -> None:
+    client.force_login(User.objects.create_superuser("olga"))
+
+    page = client.get("/admin/chat/handover/").content.decode()
+    filtered = client.get("/admin/chat/handover/?state__exact=waiting").content.decode()
+
+    assert "There is nothing here yet." in page
+    assert "Nothing matches the search and the filters." in filtered
+    assert "Create a new item" not in page + filtered
+
+
 NAME = "/admin/chat/handover/inbox/name/"
 
 
