@@ -230,6 +230,8 @@ def _texts() -> dict[str, str]:
         "newMessage": _("%(reference)s: %(text)s"),
         "offline": _("No connection. Trying again…"),
         "forbidden": _("You may not answer customers any more. Load the page again."),
+        "keys": _("Enter begins a new line; Ctrl+Enter sends."),
+        "unsent": _("The conversation is not with you any more. What you wrote here was not sent; you can copy it."),
         "sent": _("Sent"),
         "nothingFound": _("Nothing was found."),
         "inTitle": _("(%(num)s) %(title)s"),

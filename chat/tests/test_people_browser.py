@@ -207,7 +207,7 @@ def test_what_is_half_written_outlives_the_hand_over(windows: Windows, server: S
 
     customer.get_by_role("button", name="Back to the assistant").click()
 
-    expect(staff.locator("#inbox-unsent")).to_be_visible()
+    expect(staff.locator("#inbox-hint")).to_contain_text("What you wrote here was not sent")
     expect(staff.locator("#inbox-reference")).to_be_focused()
     box = staff.locator("#inbox-text")
     box.press("Control+Enter")

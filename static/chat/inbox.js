@@ -166,7 +166,7 @@ function drawReply() {
   part("reply").hidden = !isMine && !isUnsent;
   part("text").readOnly = !isMine;
   part("moves").hidden = !isMine;
-  part("unsent").hidden = !isUnsent;
+  part("hint").textContent = isMine ? texts.keys : texts.unsent;
 }
 
 function said({ role, by, at, text, suggestions, basis }) {
