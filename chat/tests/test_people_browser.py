@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from chat.tests.test_browser import last_answer
-from chatbot_site.tests.browsers import note_problems, violations
+from chatbot_site.tests.browsers import PHONE, note_problems, violations
 from chatbot_site.tests.server import Server, running_server
 
 pytestmark = pytest.mark.browser
@@ -39,7 +39,8 @@ class Windows:
         self.problems: list[str] = []
 
     def open(self, width: int = 900, height: int = 760, **options: Any) -> Page:
-        context = self.browser.new_context(locale="en-US", viewport={"width": width, "height": height}, **options)
+        viewport = {"width": width, "height": height}
+        context = self.browser.new_context(**{"locale": "en-US", "viewport": viewport, **options})
         self.contexts.append(context)
         page = context.new_page()
         note_problems(page, self.problems)
@@ -215,6 +216,39 @@ def test_what_is_half_written_outlives_the_hand_over(windows: Windows, server: S
     expect(staff.get_by_role("button", name="Send")).to_be_hidden()
     assert windows.violations(staff) == []
     expect(customer.locator(".message.agent")).to_have_count(0)
+
+
+def test_the_reader_stays_at_the_end_whatever_the_bar_takes_of_the_room(windows: Windows, server: Server) -> None:
+    server.run(NEVER)
+    customer = windows.open(**PHONE)
+    customer.goto(server.url)
+    customer.locator("#person").tap()
+    email = customer.locator("#email")
+    expect(email).to_be_visible()
+    expect(customer.locator(".message").last).to_be_in_viewport(ratio=0.5)
+    expect(customer.locator(".message .meta").last).to_be_in_viewport()
+
+    email.fill("ana@example.com")
+    customer.keyboard.press("Enter")
+    expect(customer.locator(".message")).to_have_count(2)
+    expect(email).to_be_hidden()
+    expect(customer.locator(".message .meta").last).to_be_in_viewport()
+    expect(customer.locator("#newer")).to_be_hidden()
+
+    customer.reload()
+    expect(customer.locator(".message .meta").last).to_be_in_viewport()
+    expect(customer.locator("#newer")).to_be_hidden()
+
+    customer.locator("#log").evaluate("log => log.scrollTo(0, 0)")
+    expect(customer.locator(".welcome > p").first).to_be_in_viewport()
+    server.run(
+        "from chat import handovers; from chat.models import Handover; from django.contrib.auth.models import User; "
+        "from asgiref.sync import async_to_sync; from chat import people; "
+        "change = handovers.take(Handover.objects.latest('pk').pk, User.objects.get()); "
+        "async_to_sync(people.tell)(change)"
+    )
+    expect(customer.locator("#newer")).to_be_visible()
+    expect(customer.locator(".welcome > p").first).to_be_in_viewport()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 320), ("dark", 900)])

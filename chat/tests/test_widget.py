@@ -96,6 +96,35 @@ def test_the_page_speaks_to_it(page: Page, host: Host) -> None:
     assert ["message", "Con tarjeta o transferencia."] in heard
 
 
+def test_another_language_leaves_the_reader_where_she_is(page: Page, host: Host, server: Server) -> None:
+    server.set_answer("pay", LONG)
+    page.goto(host.origin)
+    launcher(page).click()
+    ask(page, "formas de pago")
+    last_answer(page)
+    end = page.locator(".message .rating")
+    expect(end).to_be_in_viewport()
+
+    page.evaluate("() => CustomerChat.setLocale('en')")
+
+    expect(page.get_by_label("Your question")).to_be_focused()
+    # The server has told everything again.
+    page.evaluate("() => CustomerChat.send('horario de cierre')")
+    expect(page.locator(".message.assistant")).to_have_count(2, timeout=30_000)
+    last_answer(page)
+    expect(page.locator(".message .rating").last).to_be_in_viewport()
+    page.locator("#log").evaluate("log => log.scrollTo(0, log.scrollHeight / 2)")
+    expect(page.locator(".message .rating").last).not_to_be_in_viewport()
+
+    page.evaluate("() => CustomerChat.setLocale('es')")
+
+    expect(page.get_by_label("Su pregunta")).to_be_focused()
+    page.get_by_label("Su pregunta").press("F6")
+    expect(page.locator(".message .rating").last).not_to_be_in_viewport()
+    expect(page.locator("#newer")).to_be_hidden()
+    server.set_answer("pay", "Con tarjeta o transferencia.")
+
+
 def test_the_dialog_is_used_with_the_keyboard(page: Page, host: Host) -> None:
     page.goto(host.origin)
     # What is hidden until its style is there takes no focus.
@@ -104,6 +133,7 @@ def test_the_dialog_is_used_with_the_keyboard(page: Page, host: Host) -> None:
     launcher(page).focus()
     page.keyboard.press("Enter")
     expect(launcher(page)).to_have_attribute("aria-expanded", "true")
+    expect(launcher(page)).to_have_accessible_name("Cerrar el chat")
     expect(page.get_by_label("Su pregunta")).to_be_focused()
     page.keyboard.press("F6")
     expect(page.locator("#log")).to_be_focused()
@@ -111,6 +141,7 @@ def test_the_dialog_is_used_with_the_keyboard(page: Page, host: Host) -> None:
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(launcher(page)).to_be_focused()
+    expect(launcher(page)).to_have_accessible_name("Abrir el chat")
 
 
 def test_escape_stops_what_is_written_before_it_closes(page: Page, host: Host, server: Server) -> None:

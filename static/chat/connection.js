@@ -1,7 +1,7 @@
 // One conversation with the server: over a websocket, and by polling where that fails again and again. It draws nothing.
 //
 // The server's stored messages are the truth. Events, each with a detail:
-//   message {message, isHistory}   done {message}   gone {id}     pending {clientId, text}   settled {clientId}
+//   message {message, isHistory, isNews}   done {message}   gone {id}     pending {clientId, text}   settled {clientId}
 //   waiting {id, place}            status {…}       refused {text, code, returned}           ready   offline   online
 //   forgotten {isDeleted}: nothing that was shown is there any more; isDeleted: not at the server either
 //   handover {reference, state, agent, note, email, asks_for_email} or null
@@ -339,7 +339,8 @@ export class Connection extends EventTarget {
       this.#tell("settled", { clientId: message.client_id });
     }
     this.messages.set(message.id, message);
-    this.#tell("message", { message, isHistory });
+    const isNews = known?.seq !== message.seq;
+    this.#tell("message", { message, isHistory, isNews });
     const isFinishedNow = message.role !== "user" && message.finish_reason && !known?.finish_reason;
     if (isFinishedNow && !isHistory) this.#tell("done", { message });
   }

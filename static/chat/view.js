@@ -15,6 +15,9 @@ export class CustomerChat extends HTMLElement {
     this.attachShadow({ mode: "open" });
     this.unread = 0;
     this.isLive = null;
+    // The reader is at the end of what was said, and is to stay there whatever changes around it.
+    this.isFollowing = true;
+    this.scrolledTo = 0;
   }
 
   // config: what the server says in the reader's language (chat/views.py). isPage: the whole page is the chat.
@@ -47,7 +50,7 @@ export class CustomerChat extends HTMLElement {
   close() {
     if (!this.isFloating || !this.isOpen) return;
     this.panel.hidden = true;
-    this.launcher.setAttribute("aria-expanded", "false");
+    this.#labelLauncher();
     this.launcher.focus();
     this.memory.remember("isOpen", null);
     this.#emit("close");
@@ -61,36 +64,50 @@ export class CustomerChat extends HTMLElement {
 
   // The same conversation in another language.
   translate(config) {
-    const { isOpen } = this;
-    const draft = this.parts.text.value;
+    const { isOpen, isFollowing } = this;
+    const { activeElement } = this.shadowRoot;
+    const { log, text } = this.parts;
+    const draft = text.value;
+    const email = this.people.email.value;
+    const below = log.scrollHeight - log.scrollTop;
     this.#draw(config);
     this.parts.text.value = draft;
+    this.people.email.value = email;
     if (isOpen) this.#show();
+    else this.#labelLauncher();
     this.connection.setLanguage(config.language);
     for (const message of this.connection.messages.values()) this.#drawMessage(message);
     for (const [clientId, text] of this.connection.unsent) this.#drawPending(clientId, text);
     this.#showHandover(this.connection.handover);
-    this.#scrollToEnd();
+    this.isFollowing = isFollowing;
+    this.#scrollTo(this.parts.log.scrollHeight - below);
+    if (activeElement) (this.shadowRoot.getElementById(activeElement.id) ?? this.parts.text).focus();
   }
 
   // The frame around the messages
 
   #draw(config) {
     Object.assign(this, { config, texts: config.texts });
-    const style = make("link", { rel: "stylesheet", href: new URL("chat.css", import.meta.url).href });
     const root = make("div", { className: "root", lang: config.language, dir: config.direction });
-    // Unstyled it would be seen for a moment, and on a foreign page in a place of its own.
-    root.hidden = true;
-    style.onload = style.onerror = () => {
-      root.hidden = false;
-      if (this.isPage) this.parts.text.focus();
-      this.#scrollToEnd();
-    };
     this.panel = this.#drawPanel();
     root.append(this.panel);
     if (this.isFloating) root.prepend(this.#drawLauncher());
-    this.shadowRoot.replaceChildren(style, root);
+    root.hidden = this.root?.hidden ?? true;
+    if (this.root) this.root.replaceWith(root);
+    else this.shadowRoot.append(this.#drawStyle(), root);
+    this.root = root;
     this.parts.text.value = this.memory.recall("draft", "sessionStorage") ?? "";
+  }
+
+  // Unstyled the chat would be seen for a moment, and on a foreign page in a place of its own.
+  #drawStyle() {
+    const style = make("link", { rel: "stylesheet", href: new URL("chat.css", import.meta.url).href });
+    style.onload = style.onerror = () => {
+      this.root.hidden = false;
+      if (this.isPage) this.parts.text.focus();
+      this.#scrollToEnd();
+    };
+    return style;
   }
 
   #drawLauncher() {
@@ -98,6 +115,7 @@ export class CustomerChat extends HTMLElement {
     this.launcher = make("button", {
       type: "button",
       className: "launcher",
+      id: "launcher",
       onclick: () => (this.isOpen ? this.close() : this.open()),
       attributes: { "aria-expanded": "false", "aria-controls": "panel", "aria-label": this.texts.open },
     });
@@ -194,7 +212,7 @@ export class CustomerChat extends HTMLElement {
 
   #listen() {
     const on = (name, hear) => this.connection.addEventListener(name, (event) => hear(event.detail));
-    on("message", ({ message }) => this.#put(message));
+    on("message", ({ message, isNews }) => this.#put(message, isNews));
     on("done", ({ message }) => this.#done(message));
     on("gone", ({ id }) => this.#item(id)?.remove());
     on("pending", ({ clientId, text }) => this.#drawPending(clientId, text));
@@ -232,9 +250,11 @@ export class CustomerChat extends HTMLElement {
     stop.onclick = () => this.connection.stop();
     newer.onclick = () => this.#scrollToEnd();
     person.onclick = () => this.#askForPerson();
-    log.addEventListener("scroll", () => {
-      if (this.#isAtEnd()) newer.hidden = true;
+    log.addEventListener("scroll", () => this.#scrolled());
+    const sizes = new ResizeObserver(() => {
+      if (this.isFollowing) this.#scrollToEnd();
     });
+    for (const element of [log, ...log.children]) sizes.observe(element);
     // The host page has shortcuts of its own; what is typed here is none of them.
     for (const name of ["keydown", "keyup", "keypress"]) panel.addEventListener(name, (event) => this.#inside(event));
   }
@@ -286,10 +306,8 @@ export class CustomerChat extends HTMLElement {
   #showHandover(handover) {
     const { person, text } = this.parts;
     const active = this.shadowRoot.activeElement;
-    const wasAtEnd = this.#isAtEnd();
     this.people.show(handover);
     person.hidden = Boolean(handover);
-    if (wasAtEnd) this.#scrollToEnd();
     if (active?.closest("[hidden]")) text.focus();
   }
 
@@ -308,11 +326,8 @@ export class CustomerChat extends HTMLElement {
 
   #show() {
     this.panel.hidden = false;
-    if (this.isFloating) {
-      this.launcher.setAttribute("aria-expanded", "true");
-      this.unread = 0;
-      this.#showUnread();
-    }
+    this.unread = 0;
+    this.#labelLauncher();
     this.#fit();
     this.#scrollToEnd();
   }
@@ -322,12 +337,10 @@ export class CustomerChat extends HTMLElement {
   #fit() {
     const seen = window.visualViewport;
     if (!seen) return;
-    const wasAtEnd = this.#isAtEnd();
     const isCovered = seen.height * seen.scale < document.documentElement.clientHeight - MIN_KEYBOARD_PIXELS;
     const values = isCovered ? [`${seen.height * seen.scale}px`, `${seen.offsetTop}px`] : [null, null];
     this.panel.style.setProperty("--seen-block", values[0]);
     this.panel.style.setProperty("--seen-top", values[1]);
-    if (wasAtEnd) this.#scrollToEnd();
   }
 
   #forgetWhenIdle() {
@@ -360,11 +373,10 @@ export class CustomerChat extends HTMLElement {
     return this.parts.messages.querySelector(`[data-client="${CSS.escape(clientId)}"]`);
   }
 
-  #put(message) {
-    const wasAtEnd = this.#isAtEnd();
+  #put(message, isNews) {
     this.#drawMessage(message);
-    if (wasAtEnd) this.#scrollToEnd();
-    else this.parts.newer.hidden = false;
+    if (this.isFollowing) this.#scrollToEnd();
+    else if (isNews) this.parts.newer.hidden = false;
     this.#showStop();
     this.#emit("message", message);
   }
@@ -387,7 +399,7 @@ export class CustomerChat extends HTMLElement {
     this.#announce([message.author, spoken, ...(message.suggestions ?? [])].filter(Boolean).join(" "));
     if (!this.isOpen) {
       this.unread += 1;
-      this.#showUnread();
+      this.#labelLauncher();
     }
   }
 
@@ -584,11 +596,13 @@ export class CustomerChat extends HTMLElement {
     this.parts.banner.hidden = false;
   }
 
-  #showUnread() {
+  #labelLauncher() {
     if (!this.isFloating) return;
     this.badge.hidden = !this.unread;
     this.badge.textContent = this.unread || "";
-    this.launcher.ariaLabel = this.unread ? filled(this.texts.openUnread, { num: this.unread }) : this.texts.open;
+    const { close, open, openUnread } = this.texts;
+    this.launcher.ariaExpanded = String(this.isOpen);
+    this.launcher.ariaLabel = this.isOpen ? close : this.unread ? filled(openUnread, { num: this.unread }) : open;
   }
 
   #announce(text) {
@@ -601,8 +615,24 @@ export class CustomerChat extends HTMLElement {
   }
 
   #scrollToEnd() {
-    this.parts.log.scrollTop = this.parts.log.scrollHeight;
+    this.isFollowing = true;
+    this.#scrollTo(this.parts.log.scrollHeight);
     this.parts.newer.hidden = true;
+  }
+
+  #scrollTo(top) {
+    this.parts.log.scrollTop = top;
+    this.scrolledTo = this.parts.log.scrollTop;
+  }
+
+  // Only readers scroll up; that the end went down meanwhile is none of their doing.
+  #scrolled() {
+    const { log, newer } = this.parts;
+    if (this.#isAtEnd()) {
+      this.isFollowing = true;
+      newer.hidden = true;
+    } else if (log.scrollTop < this.scrolledTo) this.isFollowing = false;
+    this.scrolledTo = log.scrollTop;
   }
 
   #showStop() {
