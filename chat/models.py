@@ -16,7 +16,7 @@ from django.utils.dates import WEEKDAYS
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from chat.origins import OriginError, normalised
+from chat.origins import HasPath, OriginError, normalised
 from faq.models import MAX_QUESTION_CHARS, Language
 from training.models import AdapterVersion, Trial
 from training.trials import running_trial
@@ -30,6 +30,9 @@ def validate_origins(text: str) -> None:
     for line in text.split():
         try:
             normalised(line)
+        except HasPath as error:
+            values = {"line": line, "origin": error}
+            problems.append(gettext("%(line)s says more than the website's address: write %(origin)s alone.") % values)
         except OriginError:
             problems.append(gettext("%(line)s is not an address such as https://www.example.com.") % {"line": line})
     if problems:

@@ -24,11 +24,16 @@ class OriginError(ValueError):
     """Not the origin of a page."""
 
 
+class HasPath(OriginError):
+    """An origin with more after it; the text is the origin alone."""
+
+
 def normalised(text: str) -> str:
     """An origin as browsers write it: lower case, without the scheme's own port, other alphabets in punycode.
 
     Raises:
-        OriginError: it is none, or says more than scheme, host and port.
+        OriginError: it is none.
+        HasPath: it says more than scheme, host and port.
     """
     try:
         parts = urlsplit(text.strip())
@@ -36,10 +41,12 @@ def normalised(text: str) -> str:
         host = _host(parts.hostname or "")
     except ValueError as error:
         raise OriginError(text) from error
-    says_more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme not in _DEFAULT_PORTS or says_more:
+    if parts.scheme not in _DEFAULT_PORTS or "@" in parts.netloc:
         raise OriginError(text)
-    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, _DEFAULT_PORTS[parts.scheme]) else "")
+    origin = f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, _DEFAULT_PORTS[parts.scheme]) else "")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise HasPath(origin)
+    return origin
 
 
 def _host(name: str) -> str:

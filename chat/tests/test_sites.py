@@ -76,6 +76,15 @@ def test_what_is_no_origin_is_refused(written: str) -> None:
         normalised(written)
 
 
+@pytest.mark.parametrize("rest", ["/tienda", "/?x=1", "#a"])
+def test_staff_are_told_that_a_path_is_too_much(site: Site, rest: str) -> None:
+    site.origins = f"http://shop.example:8080{rest}"
+    with pytest.raises(ValidationError) as refused:
+        site.full_clean()
+    told = f"http://shop.example:8080{rest} says more than the website's address: write http://shop.example:8080 alone."
+    assert told in str(refused.value)
+
+
 def test_staff_are_told_which_line_is_no_address(site: Site) -> None:
     site.origins = "https://shop.example\nshop.example/path"
 
