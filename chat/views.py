@@ -144,7 +144,7 @@ def _texts() -> dict[str, Any]:
         "retry": _("Try again"),
         "offline": _("No connection. Trying again…"),
         "online": _("Connected again"),
-        "learning": _("The assistant is learning the answers: %(phase)s, %(percent)s %%."),
+        "learning": _("The assistant is still learning the answers and is %(percent)s %% of the way there."),
         "notYet": _("The assistant is not ready yet. This page comes alive by itself as soon as it is."),
         "live": _("The assistant is ready. Ask away."),
         "sending": _("Sending…"),

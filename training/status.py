@@ -29,4 +29,4 @@ def public_status() -> dict[str, Any]:
     run = current_run()
     if run is None:
         return {"live": False, "run": None}
-    return {"live": False, "run": {"phase": str(run.get_phase_display()), "percent": run.percent}}
+    return {"live": False, "run": {"percent": run.percent}}

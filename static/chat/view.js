@@ -578,8 +578,7 @@ export class CustomerChat extends HTMLElement {
       return;
     }
     const { run } = status;
-    const values = run && { phase: run.phase.toLowerCase(), percent: run.percent };
-    this.parts["learning-text"].textContent = run ? filled(this.texts.learning, values) : this.texts.notYet;
+    this.parts["learning-text"].textContent = run ? filled(this.texts.learning, run) : this.texts.notYet;
     this.parts["learning-progress"].hidden = !run;
     if (run) this.parts["learning-progress"].value = run.percent;
   }

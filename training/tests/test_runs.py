@@ -354,8 +354,7 @@ def test_it_tells_customers_how_far_it_is() -> None:
     runs.create_run()
     status = public_status()
 
-    assert status["live"] is False
-    assert status["run"]["percent"] == 50
+    assert status == {"live": False, "run": {"percent": 50}}
 
 
 def test_it_keeps_what_happened_in_the_readers_words(olga: User) -> None:
