@@ -328,6 +328,7 @@ def test_the_page_without_javascript_has_a_form(client: Client) -> None:
     form = page[page.index("<noscript>") :]
     assert 'action="/plain/"' in form
     assert "csrfmiddlewaretoken" in form
+    assert 'name="person"' in form
 
 
 def test_a_plain_form_holds_a_conversation(live: AdapterVersion) -> None:
