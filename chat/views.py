@@ -132,6 +132,7 @@ def _texts() -> dict[str, Any]:
         "close": _("Close the chat"),
         "person": _("Talk to a person"),
         "people": _("Conversation with our team"),
+        "personAnswers": _("A person is answering: %(name)s"),
         "passedOn": _("Passed on to our team"),
         "emailLabel": _("E-mail address (optional)"),
         "leaveEmail": _("Leave the address"),

@@ -114,6 +114,7 @@ def test_a_person_takes_over_and_gives_back(windows: Windows, server: Server) ->
     expect(staff.locator("#inbox-text")).to_be_focused()
     expect(staff.locator("#inbox-text")).to_have_accessible_description("Enter begins a new line; Ctrl+Enter sends.")
     expect(customer.locator(".people .note")).to_contain_text("Olga is with you")
+    expect(customer.locator("#subtitle")).to_have_text("A person is answering: Olga")
 
     attack = "Hola <img src=x onerror=\"document.title='owned'\"> **Ana**"
     staff.keyboard.type(attack)
@@ -143,6 +144,7 @@ def test_a_person_takes_over_and_gives_back(windows: Windows, server: Server) ->
 
     staff.locator("#inbox-give-back").click()
     expect(customer.locator(".people")).to_be_hidden()
+    expect(customer.locator("#subtitle")).to_contain_text("AI assistant")
     expect(customer.locator(".message.system .bubble").last).to_contain_text(reference)
     expect(staff.locator("[data-list=closed] button").first).to_contain_text("Back with the assistant")
     expect(staff.locator("#inbox-moves")).to_be_hidden()

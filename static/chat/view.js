@@ -133,7 +133,7 @@ export class CustomerChat extends HTMLElement {
         "div",
         { className: "names" },
         make(this.isPage ? "h1" : "h2", { id: "title", textContent: config.title }),
-        make("p", { textContent: config.subtitle }),
+        part("p", "subtitle", { textContent: config.subtitle }),
       ),
       make("slot", { name: "header" }),
     );
@@ -304,10 +304,12 @@ export class CustomerChat extends HTMLElement {
   }
 
   #showHandover(handover) {
-    const { person, text } = this.parts;
+    const { person, subtitle, text } = this.parts;
     const active = this.shadowRoot.activeElement;
     this.people.show(handover);
     person.hidden = Boolean(handover);
+    const isTaken = handover?.state === "taken";
+    subtitle.textContent = isTaken ? filled(this.texts.personAnswers, { name: handover.agent }) : this.config.subtitle;
     if (active?.closest("[hidden]")) text.focus();
   }
 
