@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from chatbot_site.tests.browsers import note_problems
+from chatbot_site.tests.browsers import note_problems, violations
 from chatbot_site.tests.server import Server, running_server
 
 pytestmark = pytest.mark.browser
@@ -65,6 +65,18 @@ def test_a_customer_takes_the_conversation_out_and_deletes_it(page: Page, server
     expect(page.locator("#outcome")).not_to_be_empty()
     assert not page.evaluate(IS_STORED)
     server.run("from chat.models import Conversation; assert not Conversation.objects.exists()")
+
+
+def test_what_is_stored_is_read_whole_on_a_narrow_screen(page: Page, server: Server) -> None:
+    page.goto(server.url + "/privacy/")
+    cells = page.locator("#device + table").locator("tbody th > code, tbody td")
+    assert cells.count() > 9
+    is_whole = "element => element.scrollWidth <= innerWidth && element.getBoundingClientRect().right <= innerWidth"
+    assert [cell.inner_text() for cell in cells.all() if not cell.evaluate(is_whole)] == []
+    is_broken = "all => all.filter((code) => code.getClientRects().length > 1).length"
+    assert page.locator("table code").evaluate_all(is_broken) == 0
+    assert page.get_by_role("table", name="Qué se guarda en su dispositivo").get_by_role("row").count() > 5
+    assert violations(page) == []
 
 
 def test_without_a_conversation_there_is_nothing_to_press(page: Page, server: Server) -> None:
