@@ -32,7 +32,7 @@ def validate_origins(text: str) -> None:
             normalised(line)
         except HasPath as error:
             values = {"line": line, "origin": error}
-            problems.append(gettext("%(line)s says more than the website's address: write %(origin)s alone.") % values)
+            problems.append(gettext("%(line)s has a path or more after the address: write %(origin)s alone.") % values)
         except OriginError:
             problems.append(gettext("%(line)s is not an address such as https://www.example.com.") % {"line": line})
     if problems:

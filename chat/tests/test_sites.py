@@ -81,7 +81,7 @@ def test_staff_are_told_that_a_path_is_too_much(site: Site, rest: str) -> None:
     site.origins = f"http://shop.example:8080{rest}"
     with pytest.raises(ValidationError) as refused:
         site.full_clean()
-    told = f"http://shop.example:8080{rest} says more than the website's address: write http://shop.example:8080 alone."
+    told = f"http://shop.example:8080{rest} has a path or more after the address: write http://shop.example:8080 alone."
     assert told in str(refused.value)
 
 
