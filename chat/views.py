@@ -163,6 +163,7 @@ def _texts() -> dict[str, Any]:
         "reasons": {reason.value: str(reason.label) for reason in Feedback.Reason},
         "inYourWords": _("In your words (optional)"),
         "sendFeedback": _("Send"),
+        "changeFeedback": _("Change what you said"),
         "privacy": _("Privacy"),
         "forget": _("Delete conversation"),
         "confirmForget": _("Delete this conversation for good?"),

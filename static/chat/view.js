@@ -529,6 +529,7 @@ export class CustomerChat extends HTMLElement {
     for (const box of shown.querySelectorAll("[type=checkbox]")) box.checked = feedback.reasons.includes(box.value);
     if (!form) {
       shown.querySelector("textarea").value = feedback.text;
+      if (feedback.text || feedback.reasons.length) this.#fold(shown, true);
       item.querySelector(".rating").after(shown);
       if (this.#isAtEnd(400)) this.#scrollToEnd();
     }
@@ -536,7 +537,10 @@ export class CustomerChat extends HTMLElement {
 
   #reasonForm(id) {
     const text = make("textarea", { rows: 2, maxLength: this.config.maxFeedbackChars, dir: "auto", id: `why-${id}` });
-    const form = make("form", { className: "reasons" });
+    const form = make("form");
+    const change = make("button", { type: "button", className: "starter", textContent: this.texts.changeFeedback });
+    const said = make("div", { className: "said", hidden: true }, make("p", { textContent: this.texts.thanks }), change);
+    const whole = make("div", { className: "reasons" }, form, said);
     const save = () => {
       const reasons = [...form.querySelectorAll(":checked")].map((box) => box.value);
       this.connection.rate(id, "down", reasons, text.value.trim());
@@ -549,17 +553,27 @@ export class CustomerChat extends HTMLElement {
     form.onsubmit = (event) => {
       event.preventDefault();
       save();
+      this.#fold(whole, true);
+      change.focus();
       this.#announce(this.texts.thanks);
-      form.querySelector(".said").textContent = this.texts.thanks;
+    };
+    change.onclick = () => {
+      this.#fold(whole, false);
+      form.querySelector("input").focus();
     };
     form.append(
       chips,
       make("label", { htmlFor: text.id, textContent: this.texts.inYourWords }),
       text,
       make("button", { type: "submit", className: "starter", textContent: this.texts.sendFeedback }),
-      make("span", { className: "said" }),
     );
-    return form;
+    return whole;
+  }
+
+  // What was said of an answer takes no room; it can still be changed.
+  #fold(reasons, isFolded) {
+    reasons.querySelector("form").hidden = isFolded;
+    reasons.querySelector(".said").hidden = !isFolded;
   }
 
   // What the page says of itself
