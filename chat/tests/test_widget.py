@@ -151,10 +151,56 @@ def test_escape_stops_what_is_written_before_it_closes(page: Page, host: Host, s
     ask(page, "formas de pago")
     expect(page.locator(".message.writing")).to_have_count(1, timeout=30_000)
     page.keyboard.press("Escape")
-    expect(page.locator(".message.assistant .meta")).to_have_text("Detenido")
+    expect(page.locator(".message.assistant .meta")).to_contain_text("Detenido")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
+    server.set_answer("pay", "Con tarjeta o transferencia.")
+
+
+def test_what_was_stopped_is_asked_again_once(page: Page, server: Server) -> None:
+    server.set_answer("pay", LONG)
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    expect(page.locator(".message.writing")).to_have_count(1, timeout=30_000)
+    page.keyboard.press("Escape")
+    again = page.get_by_role("button", name="Intentar de nuevo")
+    expect(again).to_be_visible()
+    server.set_answer("pay", "Con tarjeta o transferencia.")
+    second = page.context.new_page()
+    second.goto(server.url)
+    late = second.locator(".again").element_handle()
+    assert late is not None
+
+    again.dblclick()
+
+    expect(page.locator(".message.assistant")).to_have_count(2, timeout=30_000)
+    assert last_answer(page) == "Con tarjeta o transferencia."
+    expect(again).to_have_count(0)
+    late.evaluate("button => button.click()")
+    expect(second.locator("[data-client]")).to_have_count(0)
+    ask(second, "horario de cierre")
+    last_answer(second)
+    said = ["formas de pago", "formas de pago", "horario de cierre"]
+    for each in (page, second):
+        expect(each.locator(".message.user .bubble")).to_have_text(said)
+    page.reload()
+    expect(page.locator(".message.user .bubble")).to_have_text(said)
+    expect(again).to_have_count(0)
+    second.close()
+
+
+def test_people_are_not_asked_again(page: Page, server: Server) -> None:
+    server.set_answer("pay", LONG)
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    expect(page.locator(".message.writing")).to_have_count(1, timeout=30_000)
+    page.locator("#person").click()
+    expect(page.locator(".people")).to_be_visible()
+    expect(page.locator(".message.assistant .meta")).to_contain_text("Detenido")
+    expect(page.locator(".again")).to_be_hidden()
+    page.get_by_role("button", name="Volver al asistente").click()
+    expect(page.locator(".again")).to_be_visible()
     server.set_answer("pay", "Con tarjeta o transferencia.")
 
 

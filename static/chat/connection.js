@@ -44,8 +44,9 @@ export class Connection extends EventTarget {
     this.#connect();
   }
 
-  ask(text) {
-    const clientId = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`;
+  // What is asked again with the same id is answered once.
+  ask(text, clientId = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`) {
+    if (this.unsent.has(clientId)) return;
     this.unsent.set(clientId, text);
     this.#keepUnsent();
     this.#tell("pending", { clientId, text });

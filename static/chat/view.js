@@ -56,10 +56,10 @@ export class CustomerChat extends HTMLElement {
     this.#emit("close");
   }
 
-  ask(text) {
+  ask(text, clientId) {
     this.parts.problem.textContent = "";
     if (!this.connection.handover) this.#announce(this.texts.writing);
-    this.connection.ask(text);
+    this.connection.ask(text, clientId);
   }
 
   // The same conversation in another language.
@@ -304,11 +304,12 @@ export class CustomerChat extends HTMLElement {
   }
 
   #showHandover(handover) {
-    const { person, subtitle, text } = this.parts;
+    const { messages, person, subtitle, text } = this.parts;
     const active = this.shadowRoot.activeElement;
     this.people.show(handover);
     person.hidden = Boolean(handover);
     const isTaken = handover?.state === "taken";
+    messages.classList.toggle("passed-on", Boolean(handover));
     subtitle.textContent = isTaken ? filled(this.texts.personAnswers, { name: handover.agent }) : this.config.subtitle;
     if (active?.closest("[hidden]")) text.focus();
   }
@@ -420,7 +421,9 @@ export class CustomerChat extends HTMLElement {
     const meta = item.querySelector(".meta");
     const time = this.#timeOf(message.at);
     meta.replaceChildren(this.#endNote(message) || (message.author ? `${message.author} · ${time}` : time));
-    if (message.finish_reason === "error") meta.append(" ", this.#retryButton(message));
+    if (["cancelled", "error"].includes(message.finish_reason) && !this.#isAskedAgain(message.id))
+      meta.append(" ", this.#retryButton(message));
+    if (message.client_id?.startsWith("again-")) this.#item(message.client_id.slice(6))?.querySelector(".again")?.remove();
     if (message.finish_reason && message.role === "assistant") this.#drawBelow(item, message);
   }
 
@@ -491,13 +494,21 @@ export class CustomerChat extends HTMLElement {
     return new Date(at).toLocaleTimeString(this.config.language, { hour: "2-digit", minute: "2-digit" });
   }
 
+  #isAskedAgain(id) {
+    return [...this.connection.messages.values()].some((other) => other.client_id === `again-${id}`);
+  }
+
+  // However often and on however many pages it is pressed, the question is asked once more.
   #retryButton(message) {
     const onclick = () => {
       const earlier = [...this.connection.messages.values()].filter((other) => other.role === "user" && other.id < message.id);
       const asked = earlier.sort((one, other) => one.id - other.id).pop();
-      if (asked) this.ask(asked.text);
+      if (!asked) return;
+      this.ask(asked.text, `again-${message.id}`);
+      // The button goes when the question arrives.
+      this.parts.log.focus();
     };
-    return make("button", { type: "button", textContent: this.texts.retry, onclick });
+    return make("button", { type: "button", className: "again", textContent: this.texts.retry, onclick });
   }
 
   // Ratings
