@@ -210,19 +210,25 @@ def test_the_website_sets_its_colours(page: Page, host: Host) -> None:
     expect(launcher(page)).to_have_css("background-color", "rgb(120, 0, 60)", timeout=20_000)
 
 
-def test_a_website_that_was_not_entered_goes_on_without_it(context: BrowserContext, host: Host) -> None:
-    host.key, host.has_policy = "another", False
+@pytest.mark.parametrize("is_other_origin", [False, True], ids=["key", "origin"])
+def test_a_website_that_was_not_entered_goes_on_without_it(
+    context: BrowserContext, host: Host, is_other_origin: bool
+) -> None:
+    key = "shop-key" if is_other_origin else "another"
+    origin = host.origin.replace("shop.test", "other.test") if is_other_origin else host.origin
+    host.key, host.has_policy = key, False
     page = context.new_page()
     errors: list[str] = []
     warnings: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: warnings.append(message.text) if message.type == "warning" else None)
-    page.goto(host.origin)
-    page.evaluate("() => CustomerChat.open()")
-    page.wait_for_timeout(500)
+    page.goto(origin)
+    page.evaluate("() => { CustomerChat.open(); CustomerChat.send('hola'); return CustomerChat.setLocale('en'); }")
     assert page.locator("customer-chat").count() == 0
     assert errors == []
-    assert [text for text in warnings if "customer chat" in text]
+    [warning] = [text for text in warnings if "customer chat" in text]
+    assert f'no active site has the key data-site="{key}"' in warning
+    assert f"{origin}, is not among the addresses of that site in the admin" in warning
 
 
 def test_a_kiosk_has_no_way_out_and_forgets(page: Page, host: Host, server: Server) -> None:

@@ -29,7 +29,11 @@ export async function embed({ base, site, language, kioskSeconds }) {
 async function load(base, site, language) {
   const address = new URL("chat/config.json", base);
   address.search = new URLSearchParams({ site, language });
-  const answer = await fetch(address, { credentials: "omit" });
-  if (!answer.ok) throw new Error(`${address} says ${answer.status}: is this page's address among the site's?`);
-  return answer.json();
+  // To pages of no site browsers show no answer at all.
+  const answer = await fetch(address, { credentials: "omit" }).catch(() => null);
+  if (answer?.ok) return answer.json();
+  throw new Error(
+    `not shown, since ${base} gave it no settings. Either no active site has the key data-site="${site}", or this page's ` +
+      `address, ${location.origin}, is not among the addresses of that site in the admin, or the server cannot be reached.`,
+  );
 }
