@@ -93,12 +93,12 @@ class TrainConfig:
     eleven single wordings need many more passes than five hundred.
     """
 
-    num_train_epochs: int = 12
+    num_train_epochs: int = 6
     min_steps: int = 80
     max_steps: int = 2000
     per_device_train_batch_size: int = 16
     gradient_accumulation_steps: int = 1
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     warmup_ratio: float = 0.06
     weight_decay: float = 0.01
     lora_r: int = 32
@@ -152,11 +152,11 @@ class TrainConfig:
 _NORMAL = TrainConfig()
 
 PRESETS: dict[str, TrainConfig] = {
-    "quick": replace(_NORMAL, num_train_epochs=4, min_steps=40),
+    "quick": replace(_NORMAL, num_train_epochs=4, min_steps=40, learning_rate=2e-3),
     "normal": _NORMAL,
-    "thorough": replace(_NORMAL, num_train_epochs=24, min_steps=160, cut_completions=False),
+    "thorough": replace(_NORMAL, num_train_epochs=12, min_steps=160, cut_completions=False),
     # From an earlier adapter on (WarmStart).
-    "update": replace(_NORMAL, num_train_epochs=8, min_steps=20, learning_rate=1e-3),
+    "update": replace(_NORMAL, num_train_epochs=8, min_steps=20),
 }
 
 
