@@ -38,42 +38,52 @@ class Courtesy(StrEnum):
 
 # What makes a message one of these, the last to match; all its other words must be padding.
 _SIGNS = {
-    Courtesy.ACCEPTANCE: r"ok(ay|ey)?|okis|vale|perfecto|genial|listo|dale|entendido|entiendo|de acuerdo|bueno|claro|"
-    r"excelente|great|perfect|fine|understood|got it|all right|orale",
+    Courtesy.ACCEPTANCE: r"ok(ay|ey)?|okis|vale|perfecto|genial|listo|dale|entendido|entiendo|de acuerdo|claro|"
+    r"(esta|muy) bien|excelente|great|perfect|fine|understood|got it|all right|orale",
     Courtesy.GREETING: r"hola|holi|buenas|buen(os|as)? (dias?|tardes|noches)|hello|hi|hey|"
     r"good (morning|afternoon|evening)|que tal|como (estas?|esta usted|te va|le va|andas)|how are you",
-    Courtesy.THANKS: r"(muchas |mil )?gracias|(muy )?amable|thanks?( you)?|thx|te (lo )?agradezco|se lo agradezco",
-    Courtesy.GOODBYE: r"adios|hasta (luego|pronto|manana|la vista)|chao|chau|nos vemos|bye|goodbye|see you|"
-    r"eso es todo|es todo|nada mas|that s all",
+    Courtesy.THANKS: r"(no )?(muchas |mil )?gracias|(muy )?amable|(no )?thanks?( you)?|thx|(te|se) (lo )?agradezco",
+    Courtesy.GOODBYE: r"adios|hasta (luego|pronto|mañana|la vista)|chao|chau|nos vemos|bye|goodbye|see you|"
+    r"(no )?(eso )?es todo|(no )?nada mas|(no )?that s all",
 }
 _PADDING = word_set(
     """
-    a al ah ay bien con de dia dias el en eso es esta este estan gusto la le lo los mas me muchas muchisimas muy noches
-    por que si su tardes te tu un una usted ustedes y ya todo todos equipo amigo amiga senor senora chicos ahi ayuda
-    atencion informacion info respuesta rapida again and very much so for your help the you there team all everyone
+    a al ah ay con de dia dias el en gusto la las los mas me muchas muchisimas muy noches no por si su tardes te todo
+    todos tu un una usted ustedes y ya señor señora señorita equipo amigo amiga chicos ayuda atencion informacion info
+    respuesta rapida again and very much so for your help the you there team all everyone
     """
 )
+# "¿Está listo?" and "¿Nada más?" ask something.
+_NEVER_ASKED = (Courtesy.ACCEPTANCE, Courtesy.GOODBYE)
+
 _KIND = (
-    r"(persona|humano|humana|robot|bot|chatbot|maquina|ia|inteligencia artificial|chatgpt|human|person|machine|ai|"
-    r"chat ?gpt)"
+    r"(persona|humano|humana|robot|bot|chatbot|maquina|ia|inteligencia artificial|chat ?gpt|"
+    r"human|person|machine|ai)"
 )
+# Each word with its space, so that no text can be read in more than one way.
+_ONE_OF = rf"((un|una|a|an|la|el|the|real|de verdad|o|u|or|con|to|talking) )*{_KIND}"
 _WHO = re.compile(
-    r"\b(eres|sos|es usted|hablo con|estoy hablando con|chateo con|escribo (a|con)|are you|is this|am i talking)\b"
-    rf".{{0,25}}\b{_KIND}\b"
+    r"\b(eres|sos|es usted|hablo con|estoy hablando con|chateo con|are you|am i talking to|am i chatting with|"
+    rf"is this)( {_ONE_OF})+( (real|de verdad|tambien|acaso|por favor))?$"
     r"|^(y )?(quien|que) (eres|sos)( tu| vos)?$|^(quien|con quien) (me )?(habla|hablo|atiende)$|^who (are you|is this)$"
 )
+
 _PEOPLE = (
-    r"(persona|humano|humana|alguien|agentes?|asesora?|operadora?|ejecutiv[oa]|representante|emplead[oa]|encargad[oa])"
+    r"(persona( real)?|humano|humana|alguien|agentes?|asesora?|operadora?|ejecutiv[oa]|representante|emplead[oa]|"
+    r"encargad[oa]|responsable)"
 )
-_SOMEBODY = r"(person|human|someone|somebody|agent|representative)"
+_SOMEBODY = r"((real )?(person|human)|someone|somebody|agent|representative|manager)"
+_A = r"((con|a) )?((un|una|algun|alguna) )?"
 _WANTS_PERSON = re.compile(
-    r"\b(hablar|hablo|habla|hable|chatear|comuni\w+|contactar\w*|contacten\w*|pas[ae]\w*|ponga\w*|ati?end\w+|deriv\w+|"
-    rf"transf\w+)\b.{{0,30}}\b{_PEOPLE}\b"
-    rf"|\b(quiero|quisiera|necesito|prefiero) (a |un |una |a un |a una )?{_PEOPLE}\b"
-    rf"|^(un |una )?{_PEOPLE}( por favor)?$"
-    rf"|\b(talk|speak|chat|connect|transfer|pass)\b.{{0,25}}\b{_SOMEBODY}\b"
-    rf"|\b(want|need) (a |an |some)?(real )?{_SOMEBODY}\b|^(an? )?{_SOMEBODY}( please)?$"
+    rf"\b(hablar|hable|chatear|comunicarme|contactar|comuni(que|ca)(me|nme)) {_A}{_PEOPLE}\b"
+    rf"|\b(pase|pasa|pasen|ponga|pon|ponen?)(me|nme)? {_A}{_PEOPLE}\b(?<!otra persona)"
+    rf"|\b(me|que) (puede |pueda )?(atiend[ae]|atender|pon(e|es|ga)|pas(a|as|e)|comuni(ca|que)) {_A}{_PEOPLE}\b"
+    rf"|\b(quiero|quisiera|necesito|prefiero) {_A}{_PEOPLE}$"
+    rf"|^{_A}{_PEOPLE}( por favor)?$"
+    rf"|\b(talk|speak|chat) (to|with) (an? )?{_SOMEBODY}\b|\b(connect|transfer) me (to|with) (an? )?{_SOMEBODY}\b"
+    rf"|\b(want|need) (an? )?{_SOMEBODY}$|^(an? )?{_SOMEBODY}( please)?$"
 )
+_REFUSES_PERSON = re.compile(r"\bno (quiero|necesito|hace falta)\b|\bdon t (want|need)\b|\b(someone|somebody) else\b")
 
 
 def courtesy_of(text: str) -> Courtesy | None:
@@ -86,12 +96,14 @@ def courtesy_of(text: str) -> Courtesy | None:
     for courtesy, signs in _SIGNS.items():
         rest, count = re.subn(rf"\b({signs})\b", " ", rest)
         found = courtesy if count else found
-    return found if all(word in _PADDING for word in rest.split()) else None
+    is_nothing_else = all(word in _PADDING for word in rest.split())
+    return found if is_nothing_else and not ("?" in text and found in _NEVER_ASKED) else None
 
 
 def wants_person(text: str) -> bool:
     """Whether a message asks for a person."""
-    return bool(_WANTS_PERSON.search(_plain(text)))
+    words = _plain(text)
+    return bool(_WANTS_PERSON.search(words)) and not _REFUSES_PERSON.search(words)
 
 
 def _plain(text: str) -> str:

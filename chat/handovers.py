@@ -25,6 +25,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from chat import opening
+from chat.courtesy import wants_person
 from chat.models import Conversation, Handover, Message, PublicName
 
 # Whoever waits longer is told so, once.
@@ -382,9 +383,11 @@ def _new_reference() -> str:
 
 
 def _reason(conversation: Conversation) -> str:
-    answers = conversation.messages.filter(role=Message.Role.ASSISTANT)
-    last = answers.order_by("-pk").first()
-    is_unclear = last is not None and last.offers_person
+    """Not understood is whoever was offered a person for that, and had not asked for one in words."""
+    newest = conversation.messages.order_by("-pk")
+    last, asked = (newest.filter(role=role).first() for role in (Message.Role.ASSISTANT, Message.Role.USER))
+    is_unclear = last is not None and last.offers_person and last.is_declined
+    is_unclear = is_unclear and not (asked is not None and wants_person(asked.text))
     return Handover.Reason.NOT_UNDERSTOOD if is_unclear else Handover.Reason.ASKED
 
 

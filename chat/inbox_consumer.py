@@ -114,8 +114,8 @@ class InboxConsumer(StaffConsumer):
         try:
             await self._send({"type": "thread", **await database_sync_to_async(inbox.thread)(self.opened, user)})
         except CannotDo as error:
-            self.opened = None
-            await self._send(BadFrame("gone", str(error)).as_frame())
+            gone, self.opened = self.opened, None
+            await self._send({**BadFrame("gone", str(error)).as_frame(), "handover": gone})
 
     async def _send(self, frame: dict[str, Any]) -> None:
         await self.send(text_data=json.dumps(frame, ensure_ascii=False))

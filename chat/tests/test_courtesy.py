@@ -7,6 +7,8 @@ from asgiref.sync import async_to_sync
 
 from chat.courtesy import Courtesy, courtesy_of, wants_person
 from chat.earlier import spoken_of
+from chat.handovers import _reason
+from chat.models import Handover
 from chat.tests.test_followups import ANSWERED, ASKED, FOLLOW_UP, REPLY, Said, answers_to, said
 from faq.models import FaqEntry, Paraphrase
 from training.models import AdapterVersion
@@ -15,10 +17,35 @@ from training.models import AdapterVersion
 @pytest.mark.parametrize(
     ("texts", "courtesy"),
     [
-        (("hola", "¡Hola, buenos días!", "buenas", "Hola qué tal", "hello there", "¿Y tú cómo estás?"), "greeting"),
-        (("gracias", "Muchísimas gracias por todo", "ok, gracias", "thanks so much!", "muy amable"), "thanks"),
-        (("ok", "vale, perfecto", "Entendido.", "de acuerdo", "great"), "acceptance"),
-        (("adiós", "gracias, hasta luego", "eso es todo, gracias", "bye", "that's all"), "goodbye"),
+        (
+            (
+                "hola",
+                "¡Hola, buenos días!",
+                "buenas",
+                "Hola qué tal",
+                "hello there",
+                "¿Y tú cómo estás?",
+                "hola, buenas tardes señor",
+            ),
+            "greeting",
+        ),
+        (
+            ("gracias", "Muchísimas gracias por todo", "ok, gracias", "thanks so much!", "muy amable", "no, gracias"),
+            "thanks",
+        ),
+        (("ok", "vale, perfecto", "Entendido.", "de acuerdo", "great", "está bien"), "acceptance"),
+        (
+            (
+                "adiós",
+                "gracias, hasta luego",
+                "eso es todo, gracias",
+                "bye",
+                "that's all",
+                "hasta mañana",
+                "no, eso es todo",
+            ),
+            "goodbye",
+        ),
         (
             (
                 "¿eres una persona?",
@@ -41,7 +68,22 @@ def test_it_knows_courtesies(texts: tuple[str, ...], courtesy: str) -> None:
         *("", "?", "👍", "sí", "no", "hola, ¿a qué hora cierran?", "gracias pero no funciona", "ok y cuánto tarda"),
         *("¿tienen vale de compra?", "una persona me atendió mal", "buenas noches de hotel", "¿es un producto real?"),
         *("¿y quién ganó el mundial?", "¿Está listo mi pedido?", "quién es el dueño", "soy una persona mayor"),
-        *("¿es esto cuero real?", "¿eres mayorista?"),
+        *(
+            "¿es esto cuero real?",
+            "¿eres mayorista?",
+            "¿ya está listo?",
+            "¿está todo claro?",
+            "¿Eso es todo?",
+            "nada más?",
+        ),
+        *(
+            "is this machine washable?",
+            "is this item made by a machine",
+            "Is this tent for one person?",
+            "¿y eso es bueno?",
+        ),
+        *("Are you open? my coffee machine is broken", "¿Es usted quien vende la máquina de coser?", "hola, ¿ya está?"),
+        *("¿Escribo a la persona que recibe el regalo?", "¿Estoy hablando con la persona de ventas?"),
     ],
 )
 def test_whatever_else_is_asked_is_no_courtesy(text: str) -> None:
@@ -58,6 +100,8 @@ def test_whatever_else_is_asked_is_no_courtesy(text: str) -> None:
             "agente",
             "un humano por favor",
         ),
+        *("me pones con alguien?", "una persona real por favor", "con una persona", "quiero hablar con un responsable"),
+        *("speak with a manager", "real person please"),
         *("necesito un asesor", "I want to talk to a real person", "human please", "comuníqueme con un representante"),
     ],
 )
@@ -66,7 +110,22 @@ def test_it_hears_who_asks_for_a_person(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["¿cuánto cuesta por persona?", "¿A qué hora cierran?", "quiero un regalo para alguien", ""]
+    "text",
+    [
+        "¿cuánto cuesta por persona?",
+        "¿A qué hora cierran?",
+        "quiero un regalo para alguien",
+        "",
+        "no quiero hablar con una persona",
+        "¿atienden en persona?",
+        "¿Puedo pasar en persona a recoger mi pedido?",
+        "¿Pasa algo si lo recoge otra persona?",
+        "¿Pasa por un agente de aduanas?",
+        "¿puedo transferir la tarjeta a otra persona?",
+        "Can I pass my gift card to someone else?",
+        "I need someone else to receive it",
+        "I want a person's name engraved on it",
+    ],
 )
 def test_it_hears_it_from_nobody_else(text: str) -> None:
     assert not wants_person(text)
@@ -99,6 +158,24 @@ def test_who_asks_for_a_person_is_offered_one(live: AdapterVersion) -> None:
     pay, person = answers_to("formas de pago", "quiero hablar con una persona")
     assert not pay.offers_person
     assert person.offers_person
+
+
+@pytest.mark.parametrize(
+    ("question", "is_declined", "reason"),
+    [
+        ("quiero hablar con una persona", False, Handover.Reason.ASKED),
+        ("quiero hablar con una persona", True, Handover.Reason.ASKED),
+        ("zzz", True, Handover.Reason.NOT_UNDERSTOOD),
+        ("¿eres un robot?", False, Handover.Reason.ASKED),
+    ],
+)
+@pytest.mark.django_db
+def test_who_was_offered_a_person_for_asking_has_asked(
+    question: str, is_declined: bool, reason: Handover.Reason
+) -> None:
+    more = {"finish_reason": "stop", "offers_person": True, "is_declined": is_declined}
+    conversation = said(("user", question, {}), ("assistant", "…", more)).conversation
+    assert _reason(conversation) == reason
 
 
 @pytest.mark.django_db

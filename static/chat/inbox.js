@@ -60,8 +60,10 @@ function stored() {
   announce(texts.sent);
 }
 
-function refused({ code, text, client_id: clientId }) {
+function refused({ code, text, handover, client_id: clientId }) {
   if (clientId && clientId === sending?.client_id) sending = null;
+  // Another may have been chosen meanwhile, and stays.
+  if (code === "gone" && handover !== opened) return void drafts.delete(handover);
   if (code === "gone") empty();
   part("problem").textContent = text;
 }

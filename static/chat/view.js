@@ -627,8 +627,9 @@ export class CustomerChat extends HTMLElement {
     this.badge.hidden = !this.unread;
     this.badge.textContent = this.unread || "";
     const { close, open, openUnread } = this.texts;
-    this.launcher.ariaExpanded = String(this.isOpen);
-    this.launcher.ariaLabel = this.isOpen ? close : this.unread ? filled(openUnread, { num: this.unread }) : open;
+    this.launcher.setAttribute("aria-expanded", String(this.isOpen));
+    const label = this.isOpen ? close : this.unread ? filled(openUnread, { num: this.unread }) : open;
+    this.launcher.setAttribute("aria-label", label);
   }
 
   #announce(text) {

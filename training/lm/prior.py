@@ -141,9 +141,13 @@ class Prior:
         has_subject = rests(question) is not Rests.ENTIRELY
         if has_subject and scores[-1] > scores[:-1].max(initial=0.0):
             return None
-        before = np.minimum(self.scores(context)[:-1], MAX_CONTEXT)
+        subject = self.scores(context)
+        before = np.minimum(subject[:-1], MAX_CONTEXT)
         if has_subject:
             scores[:-1] += CONTEXT_WEIGHT * before
+        elif subject[-1] > subject[:-1].max(initial=0.0):
+            # What was spoken of is off-topic, and so is what goes on from it.
+            scores[:-1], scores[-1] = 0.0, subject[-1]
         else:
             scores[:-1] = np.minimum(scores[:-1], MAX_OWN) + before
         return scores

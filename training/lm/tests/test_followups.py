@@ -98,3 +98,10 @@ def test_a_question_without_a_subject_is_not_off_topic_by_itself() -> None:
     after = prior.scores_after("¿y cuándo?", "quiero devolver algo")
     assert after is not None
     assert after[:-1].argmax() == REFUND
+
+
+def test_what_goes_on_from_an_off_topic_question_is_off_topic(prior: Prior) -> None:
+    after = prior.scores_after("¿y cuánto cuesta?", "quién ganó el mundial")
+    assert after is not None
+    assert after.argmax() == 3
+    assert not after[:-1].any()
