@@ -92,7 +92,8 @@ def export(request: HttpRequest, model_admin: Any, form: str) -> HttpResponseBas
         messages.error(request, _("These filters are not known. Choose them anew."))
         return redirect("admin:chat_conversation_changelist")
     if problem_of(listed):
-        # The filter has said it.
+        # The filter has said it, and says it again on the list: once is enough.
+        list(messages.get_messages(request))
         return redirect(f"{reverse('admin:chat_conversation_changelist')}?{request.GET.urlencode()}")
     said = messages_of(listed.queryset)
     pieces, content_type = (
