@@ -872,10 +872,13 @@ def test_it_declines_in_the_customers_language_when_it_writes(
 
         monkeypatch.setattr(serving, "write", write)
 
-        async def scenario() -> None:
-            _, message = await answer_to("hola")
+        async def scenario(is_declined: bool = written.is_declined) -> None:
+            _, message = await answer_to("zzz qqq")
             assert message["text"].startswith("I'm sorry")
             assert message["declined"] is True
+            if is_declined:
+                _, greeting = await answer_to("hola")
+                assert (greeting["text"], greeting["declined"]) == ("Hello! How can I help you?", False)
 
         run(scenario)
 
