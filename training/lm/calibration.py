@@ -172,7 +172,8 @@ def _min_coverage(posterior: FloatArray, coverages: FloatArray, right: NDArray[n
     if not is_right.any():
         return DEFAULT.min_coverage
     lowest = float(coverages[is_right, right[is_right]].min())
-    return FAR_BELOW * lowest * float(is_right.sum() / (is_right.sum() + SHRINKAGE))
+    # Rounded, since the order of a sum changes its last digits, and an exam taken again is to give the same.
+    return round(FAR_BELOW * lowest * float(is_right.sum() / (is_right.sum() + SHRINKAGE)), 3)
 
 
 def _suggestion_threshold(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int) -> float:
