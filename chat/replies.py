@@ -33,7 +33,7 @@ from django.utils.translation import gettext as _
 
 from chat import trials
 from chat.courtesy import Courtesy, courtesy_of, wants_person
-from chat.earlier import spoken_language, spoken_of
+from chat.earlier import MAX_LINES, spoken_language, spoken_of
 from chat.languages import language_of
 from chat.markdown import render, render_partial
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message
@@ -42,6 +42,7 @@ from training import serving
 from training.lm.decisions import EngineBusy, EngineDied, Stopped
 from training.lm.followups import Rests, rests
 from training.lm.prompts import DECLINE, QuestionTooLong
+from training.models import AdapterVersion
 from training.serving import Servable
 from training.status_signal import signal
 from training.versions import VersionError
@@ -49,8 +50,8 @@ from training.versions import VersionError
 logger = logging.getLogger(__name__)
 
 # A few deltas in half a second read as writing. Each is a row's change and a frame to every page.
-MAX_DELTAS = 6
-DELTA_SECONDS = 0.09
+MAX_DELTAS = 4
+DELTA_SECONDS = 0.12
 # Whoever waits longer than a moment is told how many are before them.
 WAIT_SECONDS = 1.0
 TURN_SECONDS = 2.0
@@ -120,12 +121,11 @@ def store(conversation: Conversation, text: str, client_id: str) -> Turn:
 
 def _take_back(conversation: Conversation, num_chars: int) -> tuple[int | None, list[str]]:
     """Delete the reply that has not begun, if this line comes soon enough: its id, and the lines it was to answer."""
-    newest = list(conversation.messages.order_by("-pk")[:10])
-    last = newest[0] if newest else None
-    if last is None or last.role != Message.Role.ASSISTANT or last.stop_requested_at is not None:
+    last = conversation.messages.order_by("-pk").first()
+    if last is None or last.role != Message.Role.ASSISTANT or last.seq or last.stop_requested_at is not None:
         return None, []
     lines: list[Message] = []
-    for message in newest[1:]:
+    for message in conversation.messages.filter(pk__lt=last.pk).order_by("-pk")[:MAX_LINES]:
         if message.role != Message.Role.USER:
             break
         lines.insert(0, message)
@@ -294,13 +294,12 @@ async def _answer(reply: Reply) -> None:
         "coverage": decision.coverage,
     }
     text = courtesy.reply if courtesy else entry.answer if entry else _declining(bool(suggestions), is_second)
-    first, *others = deltas(text) or [""]
-    await _say(reply, first, **basis)
+    *others, last = deltas(text) or [""]
     for delta in others:
+        await _say(reply, delta, **basis)
+        basis = {}
         await asyncio.sleep(DELTA_SECONDS)
-        await _say(reply, delta)
-    await asyncio.sleep(DELTA_SECONDS)
-    await _finish(reply.message, reply.group, FinishReason.STOP)
+    await _say(reply, last, **basis, finish_reason=FinishReason.STOP)
 
 
 async def _decision(reply: Reply) -> tuple[Servable, Any]:
@@ -399,16 +398,15 @@ async def _ask(
 
     def submit() -> tuple[Servable, Future[Any]]:
         try:
-            version = trials.version_for(reply.conversation)
-            if version is None:
-                raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
-            return ask(reply.question, version, stop=reply.stop)
+            return ask(reply.question, version, known=known, stop=reply.stop)
         finally:
             # Nobody would close it while this thread waits for its next question.
             connections.close_all()
 
     try:
-        # In a thread of its own: loading a version takes seconds, and others want the database meanwhile.
+        version, known = await _version_for(reply.conversation)
+        # In a thread of its own: to read the question takes long, and to load a version seconds, and others want the
+        # database meanwhile.
         submitting = asyncio.ensure_future(database_sync_to_async(submit, thread_sensitive=False)())
         servable, future = await _kept_alive(reply, submitting)
         return servable, await _waited_for(reply, future)
@@ -423,6 +421,19 @@ async def _ask(
     except VersionError as error:
         logger.error("the version of this conversation cannot answer: %s", error)
         raise CannotReply(_("Something went wrong on our side. Please try again.")) from error
+
+
+@database_sync_to_async
+def _version_for(conversation: Conversation) -> tuple[AdapterVersion, Servable | None]:
+    """The version that answers next, and the same with all that it needs if that is at hand.
+
+    Raises:
+        CannotReply: there is none yet.
+    """
+    version = trials.version_for(conversation)
+    if version is None:
+        raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
+    return version, serving.loaded(version)
 
 
 async def _kept_alive(reply: Reply, submitting: asyncio.Future[tuple[Servable, Future[Any]]]) -> Any:
@@ -456,7 +467,7 @@ async def _waited_for(reply: Reply, future: Future[Any]) -> Any:
 async def _say(reply: Reply, delta: str, **values: Any) -> None:
     """
     Args:
-        values: what is stored of the message with it.
+        values: what is stored of the message with it; with a finish reason, this is the end.
 
     Raises:
         Stopped: the customer does not want to hear it, or has deleted the conversation.
@@ -474,7 +485,10 @@ async def _say(reply: Reply, delta: str, **values: Any) -> None:
     for name, value in values.items():
         setattr(message, name, value)
     frame = {"type": "delta", "message_id": message.pk, "seq": message.seq, "text": delta}
-    await publish(reply.group, {**frame, "html": render_partial(message.text)})
+    frames = [{**frame, "html": render_partial(message.text)}]
+    if message.finish_reason:
+        frames.append({"type": "done", "message": as_frame(message)})
+    await publish(reply.group, *frames)
 
 
 async def _finish(message: Message, group: str, reason: FinishReason, *, text: str | None = None) -> None:

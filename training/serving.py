@@ -117,6 +117,7 @@ def ask(
     question: str,
     version: AdapterVersion,
     *,
+    known: Servable | None = None,
     stop: threading.Event | None = None,
     context: str = "",
     is_exact: bool = False,
@@ -124,6 +125,7 @@ def ask(
     """Queue a question for a version. Blocks while the version is being loaded: not for an event loop.
 
     Args:
+        known: the version as `loaded` gave it a moment ago; then no database is asked.
         context: what was spoken of before, where the question goes on from there (lm/followups.py).
         is_exact: for measurements: the confidence as exactly as it can be known, however long that takes.
 
@@ -135,6 +137,7 @@ def ask(
     return _submit(
         question,
         version,
+        known,
         stop,
         context,
         lambda engine, request: engine.submit(replace(request, is_exact=is_exact)),
@@ -145,6 +148,7 @@ def write(
     question: str,
     version: AdapterVersion,
     *,
+    known: Servable | None = None,
     stop: threading.Event | None = None,
     context: str = "",
     on_delta: Callable[[str], None] = lambda delta: None,
@@ -159,6 +163,7 @@ def write(
     return _submit(
         question,
         version,
+        known,
         stop,
         context,
         lambda engine, request: engine.submit_generation(request, params, on_delta=on_delta),
@@ -180,6 +185,7 @@ def place_of(future: Future[Any]) -> int:
 def _submit(
     question: str,
     version: AdapterVersion,
+    known: Servable | None,
     stop: threading.Event | None,
     context: str,
     submit: Callable[[Engine, Request], Future[Any]],
@@ -188,7 +194,7 @@ def _submit(
         try:
             # This one, not whichever is there a moment later: it is the one that has the version.
             current = engine()
-            servable = prepare(version)
+            servable = known if known and current.is_resident(version.name) else prepare(version)
             from training.lm.engine import Request
 
             # As it is learned: a customer's e-mail address says nothing about what is meant.
@@ -218,12 +224,19 @@ def suggest_text() -> str:
     return _("I am not sure that I understood. Did you mean this?")
 
 
+def loaded(version: AdapterVersion) -> Servable | None:
+    """A version if it is ready to answer with what is published now; None if `prepare` would have to load something."""
+    known, current = _servables.get(version.name), _engine
+    if known is None or current is None or not current.is_alive or not current.is_resident(version.name):
+        return None
+    return known if known.stamp == _stamp(version) else None
+
+
 def prepare(version: AdapterVersion) -> Servable:
     """Load a version, unless it is loaded, and bring its answers up to date with what is published."""
-    stamp = _stamp(version)
-    known = _servables.get(version.name)
-    if known is not None and known.stamp == stamp and engine().is_resident(version.name):
-        return known
+    ready = loaded(version)
+    if ready is not None:
+        return ready
     # The heavy libraries, too, are imported under the lock: they cannot bear two threads importing them at once.
     with _lock:
         from training.lm.adapters import AdapterError

@@ -535,22 +535,26 @@ def test_a_reply_ends_although_the_database_restarts(live: AdapterVersion, monke
 
 
 def test_no_connection_waits_in_the_thread_of_a_question(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is opened where the version has to be loaded, and only there; and it is closed."""
     ask = serving.ask
-    used = []
+    used, were_open = [], []
 
     def noting(*args: Any, **options: Any) -> Any:
         asked = ask(*args, **options)
         used.append(connections["default"])
-        assert used[-1].connection is not None
+        were_open.append(used[-1].connection is not None)
         return asked
 
     monkeypatch.setattr(serving, "ask", noting)
+    serving.close()
 
     async def scenario() -> None:
-        await answer_to("¿A qué hora cierran?")
+        for _ in range(2):
+            await answer_to("¿A qué hora cierran?")
 
     run(scenario)
-    assert [each.connection for each in used] == [None]
+    assert were_open == [True, False]
+    assert [each.connection for each in used] == [None, None]
 
 
 def test_an_answer_without_a_word_ends_like_any_other(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -853,6 +857,7 @@ def test_it_declines_in_the_customers_language_when_it_writes(
             question: str,
             version: AdapterVersion,
             *,
+            known: Any,
             stop: Any,
             context: str,
             on_delta: Any,
