@@ -168,7 +168,7 @@ class Message(models.Model):
     text = models.TextField(_("text"), blank=True)
     # The customer's own name for it, against doubles.
     client_id = models.CharField(max_length=64, blank=True)
-    # How many deltas `text` holds.
+    # The number of the last delta that `text` holds. An approved answer is stored before its deltas go out.
     seq = models.PositiveIntegerField(default=0)
     # Empty while it is being written.
     finish_reason = models.CharField(_("how it ended"), max_length=10, choices=FinishReason.choices, blank=True)

@@ -3,11 +3,11 @@
 1. The assistant's message is stored, empty, before anything else happens.
 2. The engine decides. Where the model answers in its own words (ANSWER_POLICY), it writes instead. Greetings and thanks
    to which it knows no answer get a courteous one (courtesy.py).
-3. The answer goes out in a few deltas, at once or as it is written. Each is stored first, the first one with what was
-   decided and on what basis, and signalled afterwards, with its number, so that a client that missed one finds it in
-   the row.
+3. The answer goes out in a few numbered deltas. What the model writes is stored delta by delta, each before it is
+   signalled; an approved answer is stored whole before its first one, with what was decided and on what basis. So a
+   client that missed something finds it in the row.
 4. The message ends with a finish reason: also when the process is told to go, and when it is lost, as soon as the
-   customer's page asks again.
+   customer's page asks again. An approved answer that is stored is not lost with its process.
 
 Lines sent quickly are one turn: one that arrives within TURN_SECONDS of the customer's last, before a word of the reply
 to that was said, takes the reply back; the new reply answers all of them.
@@ -49,9 +49,9 @@ from training.versions import VersionError
 
 logger = logging.getLogger(__name__)
 
-# A few deltas in half a second read as writing. Each is a row's change and a frame to every page.
-MAX_DELTAS = 4
-DELTA_SECONDS = 0.12
+# A few deltas in half a second read as writing.
+MAX_DELTAS = 5
+DELTA_SECONDS = 0.1
 # Whoever waits longer than a moment is told how many are before them.
 WAIT_SECONDS = 1.0
 TURN_SECONDS = 2.0
@@ -178,7 +178,7 @@ async def end_abandoned(conversation: Conversation) -> None:
         updated_at__lt=timezone.now() - ABANDONED_AFTER,
     )
     async for message in abandoned:
-        await _finish(message, conversation.group, FinishReason.ERROR)
+        await _finish(message, conversation.group, _reason_of_lost(message))
 
 
 async def interrupt_all() -> None:
@@ -193,7 +193,7 @@ async def interrupt_all() -> None:
     for reply in interrupted:
         unfinished = await Message.objects.filter(pk=reply.message.pk, finish_reason="").afirst()
         if unfinished is not None:
-            await _finish(unfinished, reply.group, FinishReason.ERROR)
+            await _finish(unfinished, reply.group, _reason_of_lost(unfinished))
 
 
 def as_frame(message: Message, feedback: Feedback | None = None) -> dict[str, Any]:
@@ -254,14 +254,15 @@ async def _write(reply: Reply) -> None:
         with translation.override(reply.language):
             await (_write_freely(reply) if serving.is_free() else _answer(reply))
     except Stopped:
-        await _finish(reply.message, reply.group, FinishReason.CANCELLED)
+        await _finish(reply.message, reply.group, FinishReason.CANCELLED, text=reply.message.text)
     except CannotReply as error:
         await _finish(reply.message, reply.group, FinishReason.ERROR, text=str(error))
     except Exception:
         logger.exception("the reply %s failed", pk)
+        reason = _reason_of_lost(reply.message)
         with translation.override(reply.language):
             text = _("Something went wrong on our side. Please try again.")
-        await _finish(reply.message, reply.group, FinishReason.ERROR, text=text)
+        await _finish(reply.message, reply.group, reason, text=None if reason is FinishReason.STOP else text)
     finally:
         del _running[pk]
     went_wrong = reply.message.is_declined or reply.message.finish_reason == FinishReason.ERROR
@@ -294,12 +295,7 @@ async def _answer(reply: Reply) -> None:
         "coverage": decision.coverage,
     }
     text = courtesy.reply if courtesy else entry.answer if entry else _declining(bool(suggestions), is_second)
-    *others, last = deltas(text) or [""]
-    for delta in others:
-        await _say(reply, delta, **basis)
-        basis = {}
-        await asyncio.sleep(DELTA_SECONDS)
-    await _say(reply, last, **basis, finish_reason=FinishReason.STOP)
+    await _say_approved(reply, text, **basis)
 
 
 async def _decision(reply: Reply) -> tuple[Servable, Any]:
@@ -464,16 +460,60 @@ async def _waited_for(reply: Reply, future: Future[Any]) -> Any:
         waiting.cancel()
 
 
-async def _say(reply: Reply, delta: str, **values: Any) -> None:
-    """
+async def _say_approved(reply: Reply, text: str, **basis: Any) -> None:
+    """Store the whole text, and give it to the customer's pages in a few deltas.
+
     Args:
-        values: what is stored of the message with it; with a finish reason, this is the end.
+        basis: what is stored of the message with it.
+
+    Raises:
+        Stopped: as `_say` does; the message then holds what was said until then.
+    """
+    message = reply.message
+    *others, last = deltas(text) or [""]
+    num_deltas = len(others) + 1
+    await _store(reply, text=text, seq=num_deltas, **basis)
+    said = ""
+    try:
+        for number, delta in enumerate(others, start=1):
+            if reply.stop.is_set():
+                raise Stopped
+            said += delta
+            await publish(reply.group, _delta_frame(message, number, delta, said))
+            await asyncio.sleep(DELTA_SECONDS)
+        await _store(reply, finish_reason=FinishReason.STOP)
+    except Stopped:
+        message.text = said
+        raise
+    done = {"type": "done", "message": as_frame(message)}
+    await publish(reply.group, _delta_frame(message, num_deltas, last, text), done)
+
+
+async def _say(reply: Reply, delta: str) -> None:
+    """Store and give to the customer's pages what the model has written since the last delta.
 
     Raises:
         Stopped: the customer does not want to hear it, or has deleted the conversation.
     """
     message = reply.message
-    values |= {"text": message.text + delta, "seq": message.seq + 1}
+    await _store(reply, text=message.text + delta, seq=message.seq + 1)
+    await publish(reply.group, _delta_frame(message, message.seq, delta, message.text))
+
+
+def _delta_frame(message: Message, seq: int, delta: str, said: str) -> dict[str, Any]:
+    """
+    Args:
+        said: everything up to the end of this delta.
+    """
+    return {"type": "delta", "message_id": message.pk, "seq": seq, "text": delta, "html": render_partial(said)}
+
+
+async def _store(reply: Reply, **values: Any) -> None:
+    """
+    Raises:
+        Stopped: the customer does not want to hear it, or has deleted the conversation.
+    """
+    message = reply.message
     if message.first_delta_ms is None:
         values["first_delta_ms"] = (timezone.now() - message.created_at) // timedelta(milliseconds=1)
     unstopped = Message.objects.filter(pk=message.pk, finish_reason="", stop_requested_at=None)
@@ -484,11 +524,11 @@ async def _say(reply: Reply, delta: str, **values: Any) -> None:
         raise Stopped
     for name, value in values.items():
         setattr(message, name, value)
-    frame = {"type": "delta", "message_id": message.pk, "seq": message.seq, "text": delta}
-    frames = [{**frame, "html": render_partial(message.text)}]
-    if message.finish_reason:
-        frames.append({"type": "done", "message": as_frame(message)})
-    await publish(reply.group, *frames)
+
+
+def _reason_of_lost(message: Message) -> FinishReason:
+    """How a message ends that nobody writes any more: what was decided is stored whole."""
+    return FinishReason.ERROR if message.confidence is None else FinishReason.STOP
 
 
 async def _finish(message: Message, group: str, reason: FinishReason, *, text: str | None = None) -> None:

@@ -254,7 +254,7 @@ def test_it_goes_on_writing_when_the_customer_leaves(live: AdapterVersion) -> No
 
 
 def test_it_gives_a_returning_customer_the_whole_text_once(live: AdapterVersion) -> None:
-    """Reload in mid-stream: what the history holds and the deltas that follow join without gap or overlap."""
+    """Reload in mid-stream: the history holds all of an approved answer, and no delta that follows adds to it."""
     FaqEntry.objects.filter(key="pay").update(answer=long_answer(), updated_at=timezone.now())
 
     async def scenario() -> None:
@@ -262,20 +262,37 @@ def test_it_gives_a_returning_customer_the_whole_text_once(live: AdapterVersion)
         await first.open()
         await first.ask("formas de pago")
         await first.wait_for("delta")
+        await first.close()
+        second = Client()
+        stored = (await second.open(**first.conversation))["messages"][-1]
+        assert (stored["text"], stored["finish_reason"]) == (long_answer(), "")
+        deltas, message = await second.read_answer()
+        assert deltas
+        assert all(delta["seq"] <= stored["seq"] for delta in deltas)
+        await second.close()
+        assert (message["text"], message["seq"]) == (long_answer(), stored["seq"])
+
+    run(scenario)
+
+
+def test_a_stop_after_a_reload_is_seen(live: AdapterVersion) -> None:
+    """The page has the whole answer already. What was said until the stop replaces it: its number is not lower."""
+    FaqEntry.objects.filter(key="pay").update(answer=long_answer(), updated_at=timezone.now())
+
+    async def scenario() -> None:
+        first = Client()
+        await first.open()
+        await first.ask("formas de pago")
         await first.wait_for("delta")
         await first.close()
         second = Client()
-        ready = await second.open(**first.conversation)
-        stored = ready["messages"][-1]
-        text, seq = stored["text"], stored["seq"]
-        assert seq >= 2
-        deltas, message = await second.read_answer()
-        for delta in deltas:
-            if delta["seq"] > seq:
-                assert delta["seq"] == seq + 1
-                text, seq = text + delta["text"], delta["seq"]
+        stored = (await second.open(**first.conversation))["messages"][-1]
+        await second.send({"type": "stop"})
+        _, message = await second.read_answer()
+        assert (message["finish_reason"], message["seq"]) == ("cancelled", stored["seq"])
+        assert long_answer().startswith(message["text"].strip())
+        assert message["text"] != long_answer()
         await second.close()
-        assert text == message["text"] == long_answer()
 
     run(scenario)
 
@@ -629,7 +646,7 @@ def test_it_keeps_its_language_when_it_is_sent_nonsense(db: None) -> None:
     run(scenario)
 
 
-def test_it_ends_what_it_writes_when_the_server_is_told_to_go(live: AdapterVersion) -> None:
+def test_an_approved_answer_is_whole_when_the_server_is_told_to_go(live: AdapterVersion) -> None:
     FaqEntry.objects.filter(key="pay").update(answer=long_answer(), updated_at=timezone.now())
 
     async def scenario() -> None:
@@ -639,7 +656,7 @@ def test_it_ends_what_it_writes_when_the_server_is_told_to_go(live: AdapterVersi
         await client.wait_for("delta")
         await replies.interrupt_all()
         _, message = await client.read_answer()
-        assert message["finish_reason"] == "error"
+        assert (message["finish_reason"], message["text"]) == ("stop", long_answer())
         await client.ask("horario de cierre", "c2")
         _, message = await client.read_answer()
         assert message["text"] == "Cerramos a las ocho."
@@ -674,6 +691,13 @@ def test_it_ends_a_reply_whose_process_was_lost(db: None) -> None:
         await Message.objects.filter(pk=lost.pk).aupdate(updated_at=timezone.now() - timedelta(minutes=5))
         await client.send({"type": "ping"})
         assert (await client.wait_for("done"))["message"]["finish_reason"] == "error"
+        decided = {"text": "Cerramos a las ocho.", "seq": 4, "confidence": 0.99}
+        lost = await conversation.messages.acreate(role="assistant", **decided)
+        await Message.objects.filter(pk=lost.pk).aupdate(updated_at=timezone.now() - timedelta(minutes=5))
+        await client.send({"type": "ping"})
+        while (message := (await client.wait_for("done"))["message"])["id"] != lost.pk:
+            pass
+        assert (message["finish_reason"], message["text"]) == ("stop", decided["text"])
         await client.close()
 
     run(scenario)
@@ -898,6 +922,22 @@ def test_a_free_text_is_never_said_twice(free: AdapterVersion, monkeypatch: pyte
         assert message["finish_reason"] == "error"
 
     run(scenario)
+
+
+def test_free_text_is_interrupted_when_the_server_is_told_to_go(free: AdapterVersion, settings: Settings) -> None:
+    settings.GENERATION_PARAMETERS = {"max_new_tokens": 400}
+
+    async def scenario() -> None:
+        client = Client()
+        await client.open()
+        await client.ask("formas de pago")
+        await client.wait_for("delta")
+        await replies.interrupt_all()
+        _, message = await client.read_answer()
+        assert message["finish_reason"] == "error"
+        await client.close()
+
+    async_to_sync(scenario)()
 
 
 def test_free_text_stops_in_the_middle(
