@@ -49,8 +49,8 @@ from training.versions import VersionError
 
 logger = logging.getLogger(__name__)
 
-# A few deltas in half a second read as writing.
-MAX_DELTAS = 5
+# A few deltas in less than a second read as writing, and leave time to stop it.
+MAX_DELTAS = 8
 DELTA_SECONDS = 0.1
 # Whoever waits longer than a moment is told how many are before them.
 WAIT_SECONDS = 1.0
