@@ -72,6 +72,7 @@ def test_what_another_tab_said_meanwhile_is_there(page: Page, server: Server) ->
     page.goto(f"{server.url}/privacy/")
     second = page.context.new_page()
     second.goto(server.url)
+    expect(second.locator(".message.assistant")).to_have_count(1, timeout=30_000)
     ask(second, "formas de pago")
     last_answer(second)
 
