@@ -531,24 +531,28 @@ def test_a_socket_survives_a_restart_of_the_database(live: AdapterVersion) -> No
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="a file does not restart")
-def test_a_reply_ends_although_the_database_restarts(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-    say = replies._say
+def test_a_reply_ends_although_the_database_restarts(
+    live: AdapterVersion, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was stored before is whole; only that it has ended could not be written down at first."""
+    store = replies._store
 
     async def interrupted(*args: Any, **values: Any) -> None:
-        await say(*args, **values)
+        await store(*args, **values)
         await database_sync_to_async(end_connections, thread_sensitive=False)()
 
-    monkeypatch.setattr(replies, "_say", interrupted)
+    monkeypatch.setattr(replies, "_store", interrupted)
 
     async def scenario() -> None:
         client = client_of_a_server()
         await client.open()
         await client.ask("¿A qué hora cierran?")
         _, message = await client.read_answer()
-        assert message["finish_reason"] == "error"
+        assert (message["finish_reason"], message["text"]) == ("stop", "Cerramos a las ocho.")
         await client.close()
 
     run(scenario)
+    assert "failed" in caplog.text, "the connection was gone"
 
 
 def test_no_connection_waits_in_the_thread_of_a_question(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
