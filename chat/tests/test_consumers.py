@@ -253,18 +253,22 @@ def test_it_goes_on_writing_when_the_customer_leaves(live: AdapterVersion) -> No
     assert (message.text, message.finish_reason) == (long_answer(), "stop")
 
 
+async def reloaded_in_mid_answer() -> tuple[Client, dict[str, Any]]:
+    """A page that has come back, and the answer as it found it."""
+    first, second = Client(), Client()
+    await first.open()
+    await first.ask("formas de pago")
+    await first.wait_for("delta")
+    await first.close()
+    return second, (await second.open(**first.conversation))["messages"][-1]
+
+
 def test_it_gives_a_returning_customer_the_whole_text_once(live: AdapterVersion) -> None:
     """Reload in mid-stream: the history holds all of an approved answer, and no delta that follows adds to it."""
     FaqEntry.objects.filter(key="pay").update(answer=long_answer(), updated_at=timezone.now())
 
     async def scenario() -> None:
-        first = Client()
-        await first.open()
-        await first.ask("formas de pago")
-        await first.wait_for("delta")
-        await first.close()
-        second = Client()
-        stored = (await second.open(**first.conversation))["messages"][-1]
+        second, stored = await reloaded_in_mid_answer()
         assert (stored["text"], stored["finish_reason"]) == (long_answer(), "")
         deltas, message = await second.read_answer()
         assert deltas
@@ -280,13 +284,7 @@ def test_a_stop_after_a_reload_is_seen(live: AdapterVersion) -> None:
     FaqEntry.objects.filter(key="pay").update(answer=long_answer(), updated_at=timezone.now())
 
     async def scenario() -> None:
-        first = Client()
-        await first.open()
-        await first.ask("formas de pago")
-        await first.wait_for("delta")
-        await first.close()
-        second = Client()
-        stored = (await second.open(**first.conversation))["messages"][-1]
+        second, stored = await reloaded_in_mid_answer()
         await second.send({"type": "stop"})
         _, message = await second.read_answer()
         assert (message["finish_reason"], message["seq"]) == ("cancelled", stored["seq"])
