@@ -61,6 +61,14 @@ ABANDONED_AFTER = timedelta(seconds=60)
 FinishReason = Message.FinishReason
 
 
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """The version that answers next, and the same with all that it needs if that is at hand."""
+
+    version: AdapterVersion
+    servable: Servable | None
+
+
 @dataclass(slots=True)
 class Reply:
     """One reply being written by this process. Its language is the page's until the question has been read."""
@@ -69,6 +77,7 @@ class Reply:
     question: str
     language: str
     conversation: Conversation
+    speaker: Speaker | None
     stop: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -84,12 +93,14 @@ class Turn:
         answer: None where people read it, and the assistant says nothing.
         question: what is to be answered: the line just stored, after those that it goes on from.
         withdrawn: the reply that was taken back for it.
+        speaker: who is to answer; None where nobody can yet, or people read it.
     """
 
     asked: Message
     answer: Message | None
     question: str
     withdrawn: int | None
+    speaker: Speaker | None
 
 
 class CannotReply(Exception):
@@ -116,7 +127,14 @@ def store(conversation: Conversation, text: str, client_id: str) -> Turn:
         if not is_with_people:
             said.append(Message(conversation=conversation, role=Message.Role.ASSISTANT))
         asked, *answers = Message.objects.bulk_create(said)
-    return Turn(asked, answers[0] if answers else None, "\n".join([*earlier, text]), withdrawn)
+    # Here, since each turn in the thread of the database is a wait behind everybody else's.
+    speaker = None if is_with_people else _speaker_for(conversation)
+    return Turn(asked, answers[0] if answers else None, "\n".join([*earlier, text]), withdrawn, speaker)
+
+
+def _speaker_for(conversation: Conversation) -> Speaker | None:
+    version = trials.version_for(conversation)
+    return None if version is None else Speaker(version, serving.loaded(version))
 
 
 def _take_back(conversation: Conversation, num_chars: int) -> tuple[int | None, list[str]]:
@@ -152,7 +170,7 @@ async def begin(conversation: Conversation, turn: Turn, language: str) -> None:
     await publish(conversation.group, *frames)
     if turn.answer is None:
         return
-    reply = Reply(turn.answer, turn.question, language, conversation)
+    reply = Reply(turn.answer, turn.question, language, conversation, turn.speaker)
     _running[turn.answer.pk] = reply
     # In a context of its own: that of a request ends with the request.
     task = asyncio.create_task(_write(reply), context=contextvars.Context())
@@ -391,16 +409,18 @@ async def _ask(
         CannotReply: the engine cannot say.
         EngineDied: the engine is gone, and the one after it if it was asked.
     """
+    speaker = reply.speaker
+    if speaker is None:
+        raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
 
     def submit() -> tuple[Servable, Future[Any]]:
         try:
-            return ask(reply.question, version, known=known, stop=reply.stop)
+            return ask(reply.question, speaker.version, known=speaker.servable, stop=reply.stop)
         finally:
             # Nobody would close it while this thread waits for its next question.
             connections.close_all()
 
     try:
-        version, known = await _version_for(reply.conversation)
         # In a thread of its own: to read the question takes long, and to load a version seconds, and others want the
         # database meanwhile.
         submitting = asyncio.ensure_future(database_sync_to_async(submit, thread_sensitive=False)())
@@ -417,19 +437,6 @@ async def _ask(
     except VersionError as error:
         logger.error("the version of this conversation cannot answer: %s", error)
         raise CannotReply(_("Something went wrong on our side. Please try again.")) from error
-
-
-@database_sync_to_async
-def _version_for(conversation: Conversation) -> tuple[AdapterVersion, Servable | None]:
-    """The version that answers next, and the same with all that it needs if that is at hand.
-
-    Raises:
-        CannotReply: there is none yet.
-    """
-    version = trials.version_for(conversation)
-    if version is None:
-        raise CannotReply(_("The assistant is still learning. Please try again in a few minutes."))
-    return version, serving.loaded(version)
 
 
 async def _kept_alive(reply: Reply, submitting: asyncio.Future[tuple[Servable, Future[Any]]]) -> Any:

@@ -401,7 +401,7 @@ def test_old_trials_slow_nobody_down(trial: Trial, django_assert_num_queries: An
     with django_assert_num_queries(1):
         trials.version_for(conversation)
     ours, _token = begun(is_challenger=True)
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):
         trials.version_for(ours)
     training_trials.end(trial, Outcome.STOPPED, by=None, reason="")
     with django_assert_num_queries(2):

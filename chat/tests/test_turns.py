@@ -90,7 +90,7 @@ def test_a_reply_that_was_withdrawn_says_nothing_more(db: None) -> None:
 
     async def scenario() -> None:
         with pytest.raises(Stopped):
-            await replies._say(replies.Reply(message, "hola", "es", conversation), "Cerramos")
+            await replies._say(replies.Reply(message, "hola", "es", conversation, None), "Cerramos")
 
     run(scenario)
     assert not Message.objects.exists()
