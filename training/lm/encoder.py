@@ -54,6 +54,9 @@ class SentenceEncoder:
         self._reading = load_file(base / FILE_NAME)[READING].float()
         self._none = np.zeros((0, len(self._reading)), dtype=np.float32)
         self._known: dict[str, NDArray[np.float32]] = {}
+        # Several threads that read at once only take the interpreter from one another: all end late, instead of one by
+        # one.
+        self._turn = Lock()
 
     def of(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of texts, (texts, dimensions), length 1."""
@@ -63,7 +66,8 @@ class SentenceEncoder:
         new = sorted(prompts, key=lambda text: len(prompts[text]))
         for start in range(0, len(new), BATCH_SIZE):
             batch = new[start : start + BATCH_SIZE]
-            found.update(zip(batch, self._read([prompts[text] for text in batch]).numpy(), strict=True))
+            with self._turn:
+                found.update(zip(batch, self._read([prompts[text] for text in batch]).numpy(), strict=True))
         # What customers ask comes one at a time and seldom again.
         if len(texts) > 1 and len(self._known) < MAX_KNOWN:
             self._known.update((text, found[text]) for text in new)
