@@ -5,6 +5,7 @@ Nothing here imports torch before the first question or `warm_up`.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -89,6 +90,11 @@ def engine() -> Engine:
         if _engine is None or not _engine.is_alive:
             from training.lm.engine import Engine
 
+            if not gc.get_freeze_count():
+                # Libraries stay. To look all through them for garbage, which Python does every few hundred questions,
+                # would have everybody wait for a quarter of a second.
+                gc.collect()
+                gc.freeze()
             _engine = Engine(configured_base(), precision=configured_precision())
         return _engine
 

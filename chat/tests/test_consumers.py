@@ -984,3 +984,11 @@ def test_limits_of_free_text_that_make_no_sense_are_named(free: AdapterVersion, 
         settings.GENERATION_PARAMETERS = wrong
         with pytest.raises(ImproperlyConfigured, match=next(iter(wrong))):
             serving.write("formas de pago", free)
+
+
+def test_what_the_libraries_brought_is_never_searched_for_garbage(live: AdapterVersion) -> None:
+    import torch
+
+    serving.prepare(live)
+    assert gc.get_freeze_count()
+    assert not any(each is torch for each in gc.get_objects())
