@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 
 from bench.instance import set_up
@@ -82,7 +83,7 @@ def measure(options: argparse.Namespace) -> None:
         subprocess.run(command, check=True)  # noqa: S603 - this very program
         set_up(folder)
         with running(Web()) as web:
-            chats = asyncio.run(have_chats(web.url, num_questions=2 if options.quick else 8))
+            chats = uvloop.run(have_chats(web.url, num_questions=2 if options.quick else 8))
         asked = [question for chat in chats for question in chat.asked]
         served = {
             "p50": quantile([each.first for each in asked], 0.5),
@@ -90,7 +91,7 @@ def measure(options: argparse.Namespace) -> None:
         }
         alone = engine_alone(asked)
         with running(Web()) as web:
-            idle = asyncio.run(stay_idle(web, num_idle))
+            idle = uvloop.run(stay_idle(web, num_idle))
     lost = sum(each.is_lost for each in asked) + sum(chat.num_unanswered for chat in chats) + count_unstored(asked)
     values = {
         "chats": len(chats),
