@@ -72,7 +72,7 @@ class ModelRecipe:
     conversations: int = 64
     conversation_length: int = 64
     num_intents: int = 300
-    num_groups: int = 116
+    num_groups: int = 120
     own_meanings: int = 96
     meaning_length: int = 32
     num_workers: int = 7

@@ -21,6 +21,8 @@ from training.lm.semantics import FILE_NAME, SentenceVectors
 
 # Trades in a batch: the fewer, the nearer are the neighbours that are told apart.
 NUM_DOMAINS = 6
+# Groups side by side in the file are of one field, and often differ in one aspect: so many of them in a row.
+NUM_NEIGHBOURS = 20
 TEMPERATURE = 0.1
 
 
@@ -39,7 +41,7 @@ class VectorRecipe:
     dimensions: int = 128
     steps: int = 1600
     num_intents: int = 256
-    num_groups: int = 240
+    num_groups: int = 380
     num_sentences: int = 256
     sentence_weight: float = 0.5
     learning_rate: float = 4e-3
@@ -48,7 +50,7 @@ class VectorRecipe:
 
 
 class Pairs:
-    """Pairs of texts that mean one thing, most of them of a few domains, so that neighbours are told apart."""
+    """Pairs of texts that mean one thing, most of them of a few fields, so that neighbours are told apart."""
 
     def __init__(self, num_intents: int, num_groups: int) -> None:
         self._num_intents, self._num_groups = num_intents, num_groups
@@ -65,9 +67,11 @@ class Pairs:
                 wordings = [*intent.wordings, *[intent.question] * 4, *[intent.answer] * 2]
                 one, other = rng.sample(wordings, 2)
                 pairs.append((one, other))
-        for group in rng.sample(self._groups, self._num_groups):
-            one, other = rng.sample(group, 2)
-            pairs.append((one, other))
+        stretch = min(NUM_NEIGHBOURS, self._num_groups)
+        for start in rng.sample(range(0, len(self._groups), stretch), self._num_groups // stretch):
+            for group in self._groups[start : start + stretch]:
+                one, other = rng.sample(group, 2)
+                pairs.append((one, other))
         return pairs
 
 
