@@ -20,8 +20,8 @@ from training.lm.decoding import FloatArray, guided_search
 from training.lm.packing import Expected, TokenTree
 
 DEFAULT = Calibration()
-MODEL_WEIGHTS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
-PRIOR_WEIGHTS = (0.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 25.0, 30.0)
+MODEL_WEIGHTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+PRIOR_WEIGHTS = (0.0, 2.5, 5.0, 7.5, 10.0, 12.5, 15.0, 20.0, 25.0, 30.0)
 DECLINE_CREDITS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 OFF_TOPIC_WEIGHTS = (0.0, 0.1, 0.5, 1.0)
 # How many exam questions the defaults weigh as much as.

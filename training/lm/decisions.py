@@ -86,11 +86,11 @@ class Calibration:
             unanswered question to be met with "Did you mean …?".
     """
 
-    model_weight: float = 0.1
-    prior_weight: float = 15.0
+    model_weight: float = 0.05
+    prior_weight: float = 12.5
     decline_credit: float = 0.35
     off_topic_weight: float = 0.1
-    threshold: float = 0.9
+    threshold: float = 0.85
     suggestion_threshold: float = 0.55
     min_coverage: float = 0.0
 

@@ -37,22 +37,34 @@ def test_it_works_with_no_text_at_all() -> None:
     assert prior.scores("¿hola?").shape == (1,)
 
 
-def test_it_falls_back_to_the_nearest_text_when_there_are_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_falls_back_to_the_centres_when_there_are_very_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prior_module, "MAX_FITTED_TEXTS", 5)
 
     scores = Prior(TEXTS, OWNERS, 2).scores("quiero devolver algo")
 
     assert scores.argmax() == 1
-    assert scores[1] == pytest.approx(prior_module.NEAREST_WEIGHT, abs=1e-5)
+    assert 0 < scores[1] < prior_module.CENTRE_WEIGHT
 
 
-def test_a_text_of_the_faq_is_wholly_like_itself() -> None:
+@pytest.mark.parametrize("reader", [None, bundled_vectors()])
+def test_a_text_that_is_all_of_its_owner_is_wholly_like_it(reader: Reader | None) -> None:
     """Questions are weighed as the texts are: the cosine of a text with itself is one."""
-    scores = Prior(TEXTS, OWNERS, 2)
-    scores._dual = None
+    prior = Prior(TEXTS, range(len(TEXTS)), len(TEXTS), reader=reader)
+    prior._dual = None
 
+    for owner, text in enumerate(TEXTS):
+        assert prior.scores(text)[owner] == pytest.approx(prior_module.CENTRE_WEIGHT, abs=1e-5)
+
+
+@pytest.mark.parametrize("reader", [None, bundled_vectors()])
+def test_likeness_to_a_centre_is_the_cosine_with_the_sum_of_the_texts(reader: Reader | None) -> None:
+    """So it is less than whole for texts of several words for one thing, and as whole as ever for one said twice."""
+    prior = Prior([*TEXTS, TEXTS[0], TEXTS[0]], [*OWNERS, 2, 2], 3, OFF_TOPIC, reader=reader)
+    prior._dual = None
+
+    assert prior.scores(TEXTS[0])[2] == pytest.approx(prior_module.CENTRE_WEIGHT, abs=1e-5)
     for text, owner in zip(TEXTS, OWNERS, strict=True):
-        assert scores.scores(text)[owner] == pytest.approx(prior_module.NEAREST_WEIGHT, abs=1e-5)
+        assert 0 < prior.scores(text)[owner] < prior_module.CENTRE_WEIGHT
 
 
 def test_it_takes_over_what_has_not_changed() -> None:
