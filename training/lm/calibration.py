@@ -124,7 +124,7 @@ def _loss(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int, cal
     is_off_topic = right == decline_leaf
     fit_term = sum(float(losses[part].mean()) for part in (is_off_topic, ~is_off_topic) if part.any())
     distances = (
-        (calibration.model_weight - DEFAULT.model_weight) / 0.5,
+        (calibration.model_weight - DEFAULT.model_weight) / 0.1,
         (calibration.prior_weight - DEFAULT.prior_weight) / 10.0,
         (calibration.decline_credit - DEFAULT.decline_credit) / 0.1,
     )

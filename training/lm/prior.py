@@ -30,7 +30,7 @@ CLASSIFIER_WEIGHT = 0.8
 # How far what was spoken of before may lift an entry: enough to choose between those that a follow-up leaves open,
 # not enough to hold it back from leading elsewhere. Measured on follow-ups to the demo shop (docs/answers.md).
 CONTEXT_WEIGHT = 0.7
-MAX_CONTEXT = 0.8
+MAX_CONTEXT = 1.1
 # How far the own words of a follow-up without a subject may lift an entry: they may be those of one, and mean another.
 MAX_OWN = 0.5
 
