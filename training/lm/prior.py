@@ -57,8 +57,8 @@ class Prior:
     intents are found right in 0.37 by letters alone and in 0.64 with sentence vectors; those of seven unseen businesses
     of ten or forty entries in 0.77 with sentence vectors and in 0.81 with the encoder besides, which also tells
     off-topic questions better (AUROC 0.86 instead of 0.81). The nearest text instead of the centre is worse by one
-    point there, and by three on eight businesses whose entries are near neighbours: of several wordings one is always
-    near by accident.
+    point there, and by two to four on eight businesses whose entries are near neighbours: of several wordings one is
+    always near by accident.
 
     Args:
         texts: what staff wrote: questions, other wordings, answers.
