@@ -113,7 +113,8 @@ _tasks: set[asyncio.Task[None]] = set()
 
 @database_sync_to_async
 def store(conversation: Conversation, text: str, client_id: str) -> Turn:
-    """Store what a customer says and the empty reply to it, both or neither. People's customers get no reply here.
+    """Store what a customer says and the empty reply to it, both or neither, and find who is to give it. People's
+    customers get no reply here.
 
     Raises:
         IntegrityError: it is stored already.
@@ -126,9 +127,9 @@ def store(conversation: Conversation, text: str, client_id: str) -> Turn:
         said = [Message(conversation=conversation, role=Message.Role.USER, text=text, client_id=client_id)]
         if not is_with_people:
             said.append(Message(conversation=conversation, role=Message.Role.ASSISTANT))
+        # Here, since each turn in the thread of the database is a wait behind everybody else's.
+        speaker = None if is_with_people else _speaker_for(conversation)
         asked, *answers = Message.objects.bulk_create(said)
-    # Here, since each turn in the thread of the database is a wait behind everybody else's.
-    speaker = None if is_with_people else _speaker_for(conversation)
     return Turn(asked, answers[0] if answers else None, "\n".join([*earlier, text]), withdrawn, speaker)
 
 
@@ -429,6 +430,8 @@ async def _ask(
     except EngineDied:
         if not is_repeatable:
             raise
+        # What is published may be another by now.
+        reply.speaker = await database_sync_to_async(_speaker_for)(reply.conversation)
         return await _ask(reply, ask, is_repeatable=False)
     except EngineBusy as error:
         raise CannotReply(_("Many people are asking right now. Please try again in a moment.")) from error

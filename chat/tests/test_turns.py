@@ -8,13 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from asgiref.sync import ThreadSensitiveContext
+from asgiref.sync import ThreadSensitiveContext, async_to_sync
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
-from chat import plain, replies
+from chat import plain, replies, trials
 from chat.models import MAX_FEEDBACK_CHARS, Conversation, Feedback, Message
 from chat.tests.test_consumers import Client as Page
 from chat.tests.test_consumers import held_engine, run
@@ -81,6 +81,22 @@ def test_a_reply_that_has_begun_is_not_taken_back(db: None) -> None:
 
     assert (withdrawn, lines) == (None, [])
     assert conversation.messages.filter(pk=begun.pk).exists()
+
+
+def test_nothing_is_stored_where_it_cannot_be_found_out_who_answers(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sent again, it would else count as stored, and nobody would be at work on its answer."""
+    conversation, _ = Conversation.start("es")
+
+    def is_lost(_: Conversation) -> None:
+        raise OperationalError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "version_for", is_lost)
+        with pytest.raises(OperationalError):
+            async_to_sync(replies.store)(conversation, "hola", "c1")
+    assert not Message.objects.exists()
+
+    assert async_to_sync(replies.store)(conversation, "hola", "c1").answer is not None
 
 
 def test_a_reply_that_was_withdrawn_says_nothing_more(db: None) -> None:
