@@ -60,7 +60,8 @@ def score(answers: AnswerSet, tree: TokenTree, question: str) -> Generator[list[
     guided = yield from guided_search(tree, answers.trie, bonus, model_weight=weight, tolerance=tolerance)
     log_probs = np.full(len(answers.trie), UNLIKELY)
     found = (np.log(np.maximum(guided.probabilities, np.exp(UNLIKELY))) - bonus[guided.leaves]) / weight
-    log_probs[guided.leaves] = np.maximum(found, UNLIKELY)
+    # Up to a number that is the same for all leaves of the question, which tells nothing about any of them.
+    log_probs[guided.leaves] = np.maximum(found - (0.0 if is_whole else found.max()), UNLIKELY)
     coverages = np.zeros(len(answers.trie))
     coverages[guided.leaves] = guided.coverages
     return Scored(expected=None, log_probs=log_probs, coverages=coverages, question=question)

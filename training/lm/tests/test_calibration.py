@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from training.lm import calibration
 from training.lm.answers import AnswerSet
-from training.lm.calibration import DEFAULT, TARGET_WRONG, Scored, fit, fit_threshold
-from training.lm.config import BaseModel
-from training.lm.decisions import Candidate, Decision, is_declined
-from training.lm.decoding import GuidedAnswer
+from training.lm.calibration import DEFAULT, TARGET_WRONG, Scored, fit, fit_threshold, score
+from training.lm.config import BaseModel, Precision
+from training.lm.decisions import Calibration, Candidate, Decision, is_declined
+from training.lm.decoding import FloatArray, GuidedAnswer, run
 from training.lm.evaluate import Asked, auroc, measure
-from training.lm.loading import load_tokenizer
+from training.lm.loading import load_base, load_tokenizer
+from training.lm.packing import TokenTree
+from training.lm.prompts import encode_prompt
 
 TOPICS = ["envío", "pago", "horario", "factura", "garantía", "devolución"]
 
@@ -38,6 +41,27 @@ def scored(
     log_probs = np.full(len(answers.trie), np.log((1 - sure) / (len(keys) - 1)))
     log_probs[answers.trie.leaf_of[keys.index(model_says)]] = np.log(sure)
     return Scored(expected, log_probs, np.full(len(log_probs), covered), question)
+
+
+def test_of_many_leaves_those_that_matter_are_told_apart_as_if_all_were_read(
+    answers: AnswerSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_base(BaseModel(), precision=Precision.FULL)
+
+    def said(question: str) -> FloatArray:
+        tree = TokenTree(encode_prompt(load_tokenizer(BaseModel()), question))
+        log_probs: FloatArray = run(model, tree, score(answers, tree, question)).log_probs
+        return log_probs
+
+    of_all = said("hola")
+    monkeypatch.setattr(calibration, "MAX_SCORED_LEAVES", 1)
+    monkeypatch.setattr(calibration, "DEFAULT", Calibration(model_weight=0.05, prior_weight=100.0))
+    of_some = said("hola")
+
+    is_found = of_some > calibration.UNLIKELY
+    assert is_found.sum() > 1
+    assert np.ptp(of_some[is_found]) > 0
+    np.testing.assert_allclose(np.ptp((of_all - of_some)[is_found]), 0, atol=1e-3)
 
 
 def test_it_keeps_the_defaults_when_there_is_nothing_to_fit_on(answers: AnswerSet) -> None:
