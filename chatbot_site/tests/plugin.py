@@ -66,4 +66,5 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
     if nextitem is None:
         SyncToAsync.single_thread_executor.submit(connections.close_all).result()
         # Those of threads that have ended are closed with their garbage.
+        gc.unfreeze()
         gc.collect()

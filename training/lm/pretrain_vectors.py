@@ -31,8 +31,8 @@ class VectorRecipe:
     """How the sentence vectors are learned.
 
     Attributes:
-        num_intents, num_groups, num_sentences: pairs a step: wordings of one intent, groups that mean one thing,
-            neighbouring sentences of running text.
+        num_intents, num_groups, num_sentences: pairs a step: wordings of one intent, groups that mean one thing (a
+            multiple of NUM_NEIGHBOURS), neighbouring sentences of running text.
         sentence_weight: of the sentences' loss.
         retellings: ways in which each text of the corpus is typed.
     """
@@ -99,7 +99,7 @@ class VectorTable(nn.Module):
 
 
 def train_vectors(folder: Path, work: Path, recipe: VectorRecipe) -> None:
-    """Pull texts that mean one thing together and push the others, most of them of the same trades, apart."""
+    """Pull texts that mean one thing together and push the others, most of them of the same fields, apart."""
     rng = random.Random(0)
     texts = list(dict.fromkeys(corpus.texts()))
     ways = {text: [text, *(corpus.retold(text, rng) for _ in range(recipe.retellings))] for text in texts}

@@ -22,10 +22,8 @@ from training.lm.ngrams import NUM_NGRAMS, count_ngrams
 MAX_FITTED_TEXTS = 4_000
 RIDGE = 1.0
 FIT_ROUNDS = 10
-# How much centres and classifier weigh. Both alike is best; so much keeps the scores on the scale for which the numbers
-# below and the calibrations of versions have been found.
-CENTRE_WEIGHT = 0.8
-CLASSIFIER_WEIGHT = 0.8
+# What the sum of centre and classifier, which weigh alike, is multiplied with: the numbers below are for that scale.
+SCALE = 0.8
 
 # How far what was spoken of before may lift an entry: enough to choose between those that a follow-up leaves open,
 # not enough to hold it back from leading elsewhere. Measured on follow-ups to the demo shop (docs/answers.md).
@@ -53,12 +51,11 @@ class Prior:
     """Likeness by character n-grams (TF-IDF, 2 to 5 letters within words) and by meaning, read in two ways.
 
     The centre of each owner's texts (Rocchio's prototypes), and a least-squares classifier of the owners, which learns
-    what matters: they err differently. With one wording an entry and its answer, other wordings of forty-five unseen
-    intents are found right in 0.37 by letters alone and in 0.64 with sentence vectors; those of seven unseen businesses
-    of ten or forty entries in 0.77 with sentence vectors and in 0.81 with the encoder besides, which also tells
-    off-topic questions better (AUROC 0.86 instead of 0.81). The nearest text instead of the centre is worse by one
-    point there, and by two to four on eight businesses whose entries are near neighbours: of several wordings one is
-    always near by accident.
+    what matters: they err differently. With one wording an entry and its answer, other wordings of seven unseen
+    businesses of ten or forty entries are found right in 0.83. With the vectors of before it was 0.77 without the
+    encoder and 0.81 with it, which also tells off-topic questions better (AUROC 0.86 instead of 0.81). The nearest text
+    instead of the centre is as good or a point worse there, and two to four points worse on eight businesses whose
+    entries are near neighbours: of several wordings one is always near by accident.
 
     Args:
         texts: what staff wrote: questions, other wordings, answers.
@@ -119,8 +116,8 @@ class Prior:
     def _lengths_of_sums(self, letters: csr_matrix) -> NDArray[np.float64]:
         """How long the sum of each present owner's texts is, by which their likenesses add up to that of its centre."""
         ends = np.append(self._starts[1:], len(self._owners))
-        everyone = csr_matrix((np.ones(len(self._owners)), np.arange(len(self._owners)), [*self._starts, ends[-1]]))
-        squares = np.asarray((everyone @ letters).power(2).sum(axis=1)).ravel()
+        sum_by_owner = csr_matrix((np.ones(len(self._owners)), np.arange(len(self._owners)), [*self._starts, ends[-1]]))
+        squares = np.asarray((sum_by_owner @ letters).power(2).sum(axis=1)).ravel()
         if self._meanings is not None:
             sums = np.add.reduceat(self._meanings, self._starts, axis=1)
             squares = _mixed(squares, (sums**2).sum(axis=0))
@@ -139,11 +136,11 @@ class Prior:
         likeness = (self._letters(counts) @ self._by_ngram).toarray()[0]
         if self._reader is not None and self._meanings is not None:
             likeness = _mixed(likeness, self._reader.read([question], counts)[0] @ self._meanings)
-        scores[self._present] = CENTRE_WEIGHT * np.add.reduceat(likeness, self._starts) / self._lengths
+        scores[self._present] = SCALE * np.add.reduceat(likeness, self._starts) / self._lengths
         scores[-1] = 0.0
         if self._dual is not None:
             # The classifier's kernel is the likeness.
-            scores += CLASSIFIER_WEIGHT * (likeness[self._fitted] @ self._dual)
+            scores += SCALE * (likeness[self._fitted] @ self._dual)
         return scores
 
     def scores_after(self, question: str, context: str) -> NDArray[np.float64] | None:

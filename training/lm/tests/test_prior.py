@@ -43,7 +43,7 @@ def test_it_falls_back_to_the_centres_when_there_are_very_many(monkeypatch: pyte
     scores = Prior(TEXTS, OWNERS, 2).scores("quiero devolver algo")
 
     assert scores.argmax() == 1
-    assert 0 < scores[1] < prior_module.CENTRE_WEIGHT
+    assert 0 < scores[1] < prior_module.SCALE
 
 
 @pytest.mark.parametrize("reader", [None, bundled_vectors()])
@@ -53,7 +53,7 @@ def test_a_text_that_is_all_of_its_owner_is_wholly_like_it(reader: Reader | None
     prior._dual = None
 
     for owner, text in enumerate(TEXTS):
-        assert prior.scores(text)[owner] == pytest.approx(prior_module.CENTRE_WEIGHT, abs=1e-5)
+        assert prior.scores(text)[owner] == pytest.approx(prior_module.SCALE, abs=1e-5)
 
 
 @pytest.mark.parametrize("reader", [None, bundled_vectors()])
@@ -62,9 +62,9 @@ def test_likeness_to_a_centre_is_the_cosine_with_the_sum_of_the_texts(reader: Re
     prior = Prior([*TEXTS, TEXTS[0], TEXTS[0]], [*OWNERS, 2, 2], 3, OFF_TOPIC, reader=reader)
     prior._dual = None
 
-    assert prior.scores(TEXTS[0])[2] == pytest.approx(prior_module.CENTRE_WEIGHT, abs=1e-5)
+    assert prior.scores(TEXTS[0])[2] == pytest.approx(prior_module.SCALE, abs=1e-5)
     for text, owner in zip(TEXTS, OWNERS, strict=True):
-        assert 0 < prior.scores(text)[owner] < prior_module.CENTRE_WEIGHT
+        assert 0 < prior.scores(text)[owner] < prior_module.SCALE
 
 
 def test_it_takes_over_what_has_not_changed() -> None:
