@@ -39,6 +39,9 @@ OUTBOX_CAPACITY = 10_000
 # When nothing has been heard for so long, Redis is asked whether it is there.
 SILENCE_SECONDS = 30.0
 RETRY_SECONDS = 1.0
+# What comes within so long is told elsewhere in one round trip: under load, those of all chats together cost as much as
+# the answers' own way to their pages.
+LINGER_SECONDS = 0.02
 # All who hear that something may be lost ask the database, and not all at once.
 SPREAD_SECONDS = 3.0
 # A worker has other things to do than wait for Redis, and a server that is told to go must go.
@@ -210,6 +213,7 @@ class _Side:
         with suppress(TimeoutError):
             async with asyncio.timeout(RETRY_SECONDS if self._has_lost else None):
                 ready.append(await self._outbox.get())
+        await asyncio.sleep(LINGER_SECONDS)
         while not self._outbox.empty():
             ready.append(self._outbox.get_nowait())
         return ready
