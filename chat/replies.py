@@ -140,7 +140,7 @@ def _speaker_for(conversation: Conversation) -> Speaker | None:
 
 def _take_back(conversation: Conversation, num_chars: int) -> tuple[int | None, list[str]]:
     """Delete the reply that has not begun, if this line comes soon enough: its id, and the lines it was to answer."""
-    last = conversation.messages.order_by("-pk").first()
+    last = conversation.messages.order_by("-pk").only("role", "seq", "stop_requested_at").first()
     if last is None or last.role != Message.Role.ASSISTANT or last.seq or last.stop_requested_at is not None:
         return None, []
     lines: list[Message] = []
