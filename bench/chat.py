@@ -83,7 +83,7 @@ def measure(options: argparse.Namespace) -> None:
         subprocess.run(command, check=True)  # noqa: S603 - this very program
         set_up(folder)
         with running(Web()) as web:
-            chats = uvloop.run(have_chats(web.url, num_questions=2 if options.quick else 8))
+            chats = uvloop.run(have_chats(web.url, num_questions=3 if options.quick else 12))
         asked = [question for chat in chats for question in chat.asked]
         served = {
             "p50": quantile([each.first for each in asked], 0.5),
@@ -130,15 +130,20 @@ def allowed_sockets(wanted: int) -> int:
 
 
 def train() -> None:
-    """A live version of a part of the demo shop, unless the instance has one."""
+    """A live version of a part of the demo shop, unless the instance has one that fits the base."""
     from bench.material import publish_part_of_the_demo
     from training import pipeline, runs
-    from training.versions import live_version
+    from training.versions import VersionError, check_base, live_version
 
-    if live_version() is None:
+    live = live_version()
+    if live is None:
         publish_part_of_the_demo(NUM_ENTRIES)
-        version = pipeline.execute(runs.start_in_foreground(config=CONFIG, activates_on_success=True))
-        assert version is not None, "the training failed; its log is above"
+    else:
+        with suppress(VersionError):
+            check_base(live)
+            return
+    version = pipeline.execute(runs.start_in_foreground(config=CONFIG, activates_on_success=True))
+    assert version is not None, "the training failed; its log is above"
 
 
 def questions() -> list[str]:
@@ -180,7 +185,7 @@ class Chat:
     async def hold(self, texts: list[str], num_questions: int) -> None:
         async with open_socket(self._url) as socket:
             for number in range(num_questions):
-                await asyncio.sleep(self._rng.uniform(*PAUSE_SECONDS) - PAUSE_SECONDS[0] * (number == 0))
+                await asyncio.sleep(self._rng.uniform(*PAUSE_SECONDS) if number else self._rest_of_a_pause())
                 asked = Asked(self._rng.choice(texts), time.monotonic())
                 frame = {"type": "message", "client_id": f"c{number}", "text": asked.text}
                 await socket.send(json.dumps(frame))
@@ -190,6 +195,14 @@ class Chat:
                     self.num_unanswered += 1
                 else:
                     self.asked.append(asked)
+
+    def _rest_of_a_pause(self) -> float:
+        """As of a chat that has long been going on, so that no more are asking at one time than at another.
+
+        A moment falls into a long pause more often than into a short one, and anywhere in it.
+        """
+        shortest, longest = PAUSE_SECONDS
+        return self._rng.uniform(0.0, self._rng.uniform(shortest**2, longest**2) ** 0.5)
 
     async def _hear(self, socket: ClientConnection, asked: Asked) -> None:
         async for text in socket:
