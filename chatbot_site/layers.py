@@ -39,9 +39,9 @@ OUTBOX_CAPACITY = 10_000
 # When nothing has been heard for so long, Redis is asked whether it is there.
 SILENCE_SECONDS = 30.0
 RETRY_SECONDS = 1.0
-# What comes within so long is told elsewhere in one round trip: under load, those of all chats together cost as much as
-# the answers' own way to their pages.
-LINGER_SECONDS = 0.02
+# What comes within so long is told elsewhere as one message: under load, a message for each event cost as much as the
+# answers' own way to their pages.
+LINGER_SECONDS = 0.05
 # All who hear that something may be lost ask the database, and not all at once.
 SPREAD_SECONDS = 3.0
 # A worker has other things to do than wait for Redis, and a server that is told to go must go.
@@ -166,7 +166,7 @@ class _Side:
         """Give an event to everybody in a group: here at once, elsewhere as soon as Redis has carried it."""
         self._tell_here(group, event)
         try:
-            self._outbox.put_nowait(_packed(self._name, group, event))
+            self._outbox.put_nowait(_packed(group, event))
         except asyncio.QueueFull:
             self._has_lost = True
 
@@ -192,12 +192,13 @@ class _Side:
             self.put(name, RESUMED)
 
     async def _talk(self) -> None:
-        """Publish what is to be told elsewhere, all that is ready in one round trip."""
+        """Publish what is to be told elsewhere, all that is ready as one message."""
         while not _is_cancelled():
             ready = await self._ready()
             had_lost, self._has_lost = self._has_lost, False
             try:
-                await self._publish([_packed(self._name, "", RESUMED), *ready] if had_lost else ready)
+                bundle = _bundle(self._name, [_packed("", RESUMED), *ready] if had_lost else ready)
+                await self._redis.publish(self._topic, bundle)
             except (RedisError, OSError):
                 # _listen says so.
                 self._has_lost = True
@@ -217,16 +218,6 @@ class _Side:
         while not self._outbox.empty():
             ready.append(self._outbox.get_nowait())
         return ready
-
-    async def _publish(self, ready: list[str]) -> None:
-        """
-        Raises:
-            RedisError, OSError: Redis is away, or has not answered in time.
-        """
-        pipeline = self._redis.pipeline(transaction=False)
-        for packed in ready:
-            pipeline.publish(self._topic, packed)
-        await pipeline.execute()
 
     async def _listen(self) -> None:
         while not _is_cancelled():
@@ -251,16 +242,16 @@ class _Side:
             self._is_settled.set()
         elif message["type"] == "message":
             try:
-                sender, group, event = json.loads(message["data"])
+                sender, events = json.loads(message["data"])
+                events = [] if sender == self._name else [(group, event) for group, event in events]
             except (ValueError, TypeError) as error:
                 logger.warning("somebody else publishes on %s: %s", self._topic, error)
                 return
-            if sender == self._name:
-                return
-            if group:
-                self._tell_here(group, event)
-            else:
-                self._resume()
+            for group, event in events:
+                if group:
+                    self._tell_here(group, event)
+                else:
+                    self._resume()
 
 
 def _is_cancelled() -> bool:
@@ -286,7 +277,7 @@ async def _next_message(pubsub: PubSub) -> Event:
 async def _publish_once(url: str, group: str, event: Event) -> None:
     try:
         async with asyncio.timeout(PUBLISH_SECONDS), _connect(url) as redis:
-            await redis.publish(_topic(redis), _packed("", group, event))
+            await redis.publish(_topic(redis), _bundle("", [_packed(group, event)]))
     except (RedisError, OSError) as error:
         logger.debug("%s was not told to %s: %s", event["type"], group, error)
 
@@ -301,6 +292,11 @@ def _topic(redis: Redis) -> str:
     return f"chat.events.{redis.connection_pool.connection_kwargs.get('db', 0)}"
 
 
-def _packed(sender: str, group: str, event: Event) -> str:
+def _packed(group: str, event: Event) -> str:
     # ASCII, which holds a lone surrogate too: UTF-8 does not, and what was ready with it would be lost.
-    return json.dumps([sender, group, event])
+    return json.dumps([group, event])
+
+
+def _bundle(sender: str, packed: list[str]) -> str:
+    """A message as others read it: who sends it, and its events."""
+    return f'["{sender}", [{", ".join(packed)}]]'

@@ -307,7 +307,7 @@ def test_it_goes_on_telling_after_what_nobody_foresaw(
         here, there = Consumer(ours, "a"), Consumer(others, "a")
         async with listening(here, there):
             with monkeypatch.context() as patch:
-                patch.setattr(ours._here._redis, "pipeline", lambda **options: 1 / 0)
+                patch.setattr(ours._here._redis, "publish", lambda *message: 1 / 0)
                 await ours.group_send("a", numbered(1))
                 await until(lambda: "1 events were not told" in caplog.text)
             await there.hears(RESUMED)
@@ -327,7 +327,7 @@ def test_it_goes_on_hearing_after_what_is_not_its_own() -> None:
             await others.group_send("a", numbered(1))
             await here.hears(numbered(1))
             # What looks like its own and is not: it may have missed something meanwhile, and says so.
-            await stranger.publish(ours._here._topic, json.dumps(["", ["no", "group"], {}]))
+            await stranger.publish(ours._here._topic, json.dumps(["", [[["no", "group"], {}]]]))
             await until(lambda: RESUMED in here.heard)
             await others.group_send("a", numbered(2))
             await until(lambda: numbered(2) in here.heard)
