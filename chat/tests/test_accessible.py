@@ -102,7 +102,6 @@ def test_axe_finds_nothing_in_any_state(browser: Browser, server: Server, host: 
     expect(page.locator("#banner")).to_be_visible(timeout=20_000)
     assert violations(page) == [], "offline"
     context.close()
-    server.set_answer("pay", "Con tarjeta o transferencia.")
 
 
 @pytest.mark.parametrize("size", [(320, 640), (320, 256)], ids=["narrow", "400%"])
@@ -134,4 +133,3 @@ def test_it_respects_reduced_motion_and_forced_colours(browser: Browser, server:
     assert motion == "none"
     expect(page.locator("#stop")).not_to_have_css("border-top-width", "0px")
     context.close()
-    server.set_answer("pay", "Con tarjeta o transferencia.")

@@ -120,7 +120,6 @@ def test_stop_works_every_time_by_button_and_by_escape(page: Page, server: Serve
         text = page.locator(".message.assistant .bubble").nth(number).inner_text()
         assert text.startswith("palabra0")
         assert "palabra399" not in text
-    server.set_answer("pay", "Con tarjeta o transferencia.")
 
 
 def test_a_reload_in_the_middle_loses_nothing(page: Page, server: Server) -> None:
@@ -132,7 +131,6 @@ def test_a_reload_in_the_middle_loses_nothing(page: Page, server: Server) -> Non
     page.reload()
     assert last_answer(page) == whole
     expect(page.locator(".message")).to_have_count(2)
-    server.set_answer("pay", "Con tarjeta o transferencia.")
 
 
 def test_it_survives_a_lost_connection_and_keeps_the_draft(page: Page, server: Server) -> None:
@@ -173,7 +171,6 @@ def test_what_is_said_is_never_run(page: Page, server: Server) -> None:
     page.wait_for_timeout(200)
     assert page.title() != "owned"
     assert page.locator(".message img").count() == 0
-    server.set_answer("hours", "Cerramos a las ocho.")
 
 
 def test_it_works_on_a_phone_by_touch(browser: Browser, server: Server) -> None:

@@ -62,7 +62,6 @@ def test_a_kept_page_goes_on_without_loss_or_doubles(page: Page, server: Server,
     expect(page.locator(".message.assistant")).to_have_count(2, timeout=30_000)
     assert last_answer(page) == "Cerramos a las ocho."
     expect(page.locator(".message.user .bubble")).to_have_text(["formas de pago", "horario de cierre"])
-    server.set_answer("pay", "Con tarjeta o transferencia.")
 
 
 def test_what_another_tab_said_meanwhile_is_there(page: Page, server: Server) -> None:

@@ -122,7 +122,6 @@ def test_another_language_leaves_the_reader_where_she_is(page: Page, host: Host,
     page.get_by_label("Su pregunta").press("F6")
     expect(page.locator(".message .rating").last).not_to_be_in_viewport()
     expect(page.locator("#newer")).to_be_hidden()
-    server.set_answer("pay", "Con tarjeta o transferencia.")
 
 
 def test_the_dialog_is_used_with_the_keyboard(page: Page, host: Host) -> None:
@@ -155,7 +154,6 @@ def test_escape_stops_what_is_written_before_it_closes(page: Page, host: Host, s
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
-    server.set_answer("pay", "Con tarjeta o transferencia.")
 
 
 def test_what_was_stopped_is_asked_again_once(page: Page, server: Server) -> None:
@@ -201,7 +199,6 @@ def test_people_are_not_asked_again(page: Page, server: Server) -> None:
     expect(page.locator(".again")).to_be_hidden()
     page.get_by_role("button", name="Volver al asistente").click()
     expect(page.locator(".again")).to_be_visible()
-    server.set_answer("pay", "Con tarjeta o transferencia.")
 
 
 def test_the_website_sets_its_colours(page: Page, host: Host) -> None:
@@ -244,7 +241,6 @@ def test_a_kiosk_has_no_way_out_and_forgets(page: Page, host: Host, server: Serv
     assert page.locator(".bubble a").count() == 0
     expect(page.locator(".message")).to_have_count(0, timeout=30_000)
     assert page.evaluate("() => Object.keys(localStorage)") == []
-    server.set_answer("pay", "Con tarjeta o transferencia.")
 
 
 def test_it_fills_a_phone(browser: Browser, host: Host) -> None:
@@ -293,7 +289,6 @@ def test_marks_become_elements_and_links_are_safe(page: Page, server: Server) ->
     link = bubble.get_by_role("link", name="la tienda")
     expect(link).to_have_attribute("rel", re.compile("noopener"))
     expect(page.locator(".source")).to_contain_text("¿Cómo puedo pagar?")
-    server.set_answer("pay", "Con tarjeta o transferencia.")
 
 
 def test_an_answer_is_rated_and_the_rating_survives(page: Page, server: Server) -> None:

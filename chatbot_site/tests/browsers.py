@@ -106,3 +106,11 @@ def trained_shop(empty_shop: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def server(trained_shop: Path) -> Iterator[Server]:
     with running_server(trained_shop) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _restored(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test has changed of a server's answers is no other's, whether it passes or not."""
+    yield
+    if "server" in request.fixturenames and isinstance(server := request.getfixturevalue("server"), Server):
+        server.restore_answers()

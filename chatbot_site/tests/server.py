@@ -49,9 +49,16 @@ from training import pipeline, runs
 version = pipeline.execute(runs.start_in_foreground(config=FAST, activates_on_success=True))
 (version.path / "calibration.json").write_text('{"prior_weight": 40.0, "decline_credit": 0.3, "threshold": 0.5}')
 """
+RESTORE = """
+for entry in FaqEntry.objects.filter(key__in=BEFORE):
+    entry.answer = BEFORE[entry.key]
+    entry.save()
+BEFORE.clear()
+"""
 # Carries out what it is told in lines of JSON, and answers each with the trace of what went wrong, or nothing.
 SHELL = """
 import json, sys, traceback
+BEFORE = {}
 answers, sys.stdout = sys.stdout, sys.stderr
 for line in sys.stdin:
     try:
@@ -70,10 +77,21 @@ class Server:
     web: subprocess.Popen[bytes]
     shell: subprocess.Popen[str]
     password: str = PASSWORD
+    is_edited: bool = False
 
     def set_answer(self, key: str, answer: str) -> None:
-        """Edit a published answer, as the admin would."""
-        self.run(f"entry = FaqEntry.objects.get(key={key!r}); entry.answer = {answer!r}; entry.save()")
+        """Edit a published answer, as the admin would, until the test is over."""
+        self.run(
+            f"entry = FaqEntry.objects.get(key={key!r}); BEFORE.setdefault({key!r}, entry.answer); "
+            f"entry.answer = {answer!r}; entry.save()"
+        )
+        self.is_edited = True
+
+    def restore_answers(self) -> None:
+        """What `set_answer` has changed."""
+        if self.is_edited:
+            self.run(RESTORE)
+            self.is_edited = False
 
     def make_unsure(self) -> None:
         """Let the live version find nothing sure enough to be said."""
