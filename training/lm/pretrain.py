@@ -2,11 +2,15 @@
 
     python -m training.lm.pretrain vectors TEXT_FOLDER WORK_FOLDER
     python -m training.lm.pretrain model TEXT_FOLDER WORK_FOLDER
+    python -m training.lm.pretrain refresh TEXT_FOLDER WORK_FOLDER
     python -m training.lm.pretrain export WORK_FOLDER BASE_FOLDER
 
 TEXT_FOLDER holds UTF-8 text files, a paragraph a line, an empty line between documents; names that begin with `modern_`
 are modern text, the others novels. The model's training goes on from its last checkpoint in WORK_FOLDER; `loss.csv`
 there is the curve. Runs on a CPU or on one CUDA device.
+
+`refresh` teaches the bundled base what has come to the corpus since: half an hour on two CPU cores, where `model` takes
+days. Its tokenizer is that base's, and so are its vectors unless WORK_FOLDER has others.
 """
 
 from __future__ import annotations
@@ -23,17 +27,23 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.linalg import orthogonal_procrustes
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from training.lm import corpus, pretrain_text, pretrain_vectors
-from training.lm.pretrain_batches import Batches, Conversations, Meanings, ModelRecipe
+from training.lm.config import BUNDLED_BASE
+from training.lm.encoder import SentenceEncoder
+from training.lm.ngrams import count_ngrams
+from training.lm.pretrain_batches import REFRESH, Batches, Conversations, Meanings, ModelRecipe
 from training.lm.pretrain_text import SPECIAL_TOKENS, Windows
 from training.lm.pretrain_vectors import VectorRecipe
 from training.lm.semantics import FILE_NAME, READING, SentenceVectors
 
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
 # What customers type is folded, so that the model reads one form however carefully they type. The space makes their
 # first word the same token as elsewhere.
 _FOLDED = "".join(
@@ -83,7 +93,7 @@ def new_model() -> LlamaForCausalLM:
 
 def base_tokenizer(work: Path) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_file(str(work / "tokenizer.json")),
+        tokenizer_object=Tokenizer.from_file(str(work / TOKENIZER_FILE)),
         bos_token=SPECIAL_TOKENS[0],
         pad_token=SPECIAL_TOKENS[1],
         eos_token=SPECIAL_TOKENS[5],
@@ -101,16 +111,22 @@ class Training:
     means; and that a wording's last state holds the sentence vector of another that means the same (InfoNCE through
     `reading`, a linear map). The embeddings begin with what the sentence vectors know of their letters, which a model
     of this size takes many times as long to find out by itself.
+
+    Args:
+        base: a finished base to go on from; None for a model that knows nothing.
     """
 
-    def __init__(self, folder: Path, work: Path, recipe: ModelRecipe) -> None:
+    def __init__(self, folder: Path, work: Path, recipe: ModelRecipe, *, base: Path | None = None) -> None:
         self.work, self.recipe = work, recipe
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = base_tokenizer(work)
         self.vectors = SentenceVectors.load(work / FILE_NAME)
         self.model = new_model()
         self.reading = nn.Linear(self.model.config.hidden_size, self.vectors.dimensions, bias=False)
-        self._begin_with_vectors(tokenizer)
+        if base is None:
+            self._begin_with_vectors(tokenizer)
+        else:
+            self._begin_with(base)
         self.model.to(self.device).train()
         self.reading.to(self.device)
         learned, unseen = (
@@ -126,6 +142,7 @@ class Training:
         self.batches = Batches(recipe, Windows(work, recipe.text_length), learned, self.meanings)
         self.forward, self.states = compiled(self.model), compiled(self.model.model)
         self.step = 0
+        self.begun = self._weights() if base is not None else {}
         self.optimizers = self._optimizers()
         if (work / CHECKPOINT).is_file():
             self._resume()
@@ -139,6 +156,16 @@ class Training:
             size = embeddings.norm(dim=1).mean() / known.norm(dim=1).mean()
             embeddings[: len(known)] += size * known @ self.reading.weight
 
+    def _begin_with(self, base: Path) -> None:
+        """Take over a finished model, and turn what it reads towards the vectors, which may be others now."""
+        # The head is the embeddings.
+        self.model.load_state_dict(load_file(base / WEIGHTS_FILE), strict=False)
+        texts = [text for intent in corpus.learned_intents() for text in (intent.question, intent.wordings[0])]
+        read, meant = SentenceEncoder(base).of(texts), self.vectors.of(count_ngrams(texts))
+        turn, _scale = orthogonal_procrustes(read, meant)
+        with torch.no_grad():
+            self.reading.weight.copy_(torch.from_numpy(turn.T).float() @ load_file(base / FILE_NAME)[READING].float())
+
     def _optimizers(self) -> list[torch.optim.Optimizer]:
         inner = list(self.model.model.layers.parameters())
         matrices = [parameter for parameter in inner if parameter.ndim == 2]
@@ -148,6 +175,12 @@ class Training:
             torch.optim.Muon(matrices, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0),
         ]
+
+    def _weights(self) -> dict[str, dict[str, Tensor]]:
+        parts = {"model": self.model, "reading": self.reading}
+        return {
+            part: {name: value.clone() for name, value in each.state_dict().items()} for part, each in parts.items()
+        }
 
     def _resume(self) -> None:
         state = torch.load(self.work / CHECKPOINT, weights_only=True, map_location=self.device)
@@ -159,8 +192,8 @@ class Training:
 
     def save(self) -> None:
         state = {
-            "model": self.model.state_dict(),
-            "reading": self.reading.state_dict(),
+            **self._weights(),
+            "begun": self.begun,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
         }
@@ -289,16 +322,31 @@ def compiled(model: nn.Module) -> Callable[..., Any]:
 
 def prepare_text(folder: Path, work: Path) -> None:
     """Tokenizer and tokens, unless they are there."""
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / TOKENIZER_FILE
+    if not path.is_file():
+        pretrain_text.train_tokenizer(pretrain_text.tokenizer_texts(folder, corpus.texts())).save(str(path))
     if not (work / "held_out_bytes.txt").is_file():
-        work.mkdir(parents=True, exist_ok=True)
-        tokenizer = pretrain_text.train_tokenizer(pretrain_text.tokenizer_texts(folder, corpus.texts()))
-        tokenizer.save(str(work / "tokenizer.json"))
-        pretrain_text.tokenize(tokenizer, folder, work)
+        pretrain_text.tokenize(Tokenizer.from_file(str(path)), folder, work)
+
+
+def take_over(base: Path, work: Path) -> None:
+    """Put a base's tokenizer and vectors where a training looks for its own, unless there are some."""
+    work.mkdir(parents=True, exist_ok=True)
+    for name in (TOKENIZER_FILE, FILE_NAME):
+        if not (work / name).is_file():
+            shutil.copy(base / name, work)
 
 
 def export(work: Path, base: Path) -> None:
-    """Write the finished model as transformers reads it, bfloat16."""
+    """Write the finished model as transformers reads it, bfloat16.
+
+    One that began with a finished base is averaged with what it began with, which keeps more of what that knew, and
+    here was better at both (WiSE-FT, https://arxiv.org/abs/2109.01903).
+    """
     model, state = new_model(), torch.load(work / CHECKPOINT, weights_only=True, map_location="cpu")
+    for part, begun in state["begun"].items():
+        state[part] = {name: (begun[name] + value) / 2 for name, value in state[part].items()}
     model.load_state_dict(state["model"])
     model.config.name_or_path = ""
     model.to(torch.bfloat16).save_pretrained(base)
@@ -309,7 +357,7 @@ def export(work: Path, base: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the bundled base model.")
-    parser.add_argument("stage", choices=["vectors", "model", "export"])
+    parser.add_argument("stage", choices=["vectors", "model", "refresh", "export"])
     parser.add_argument("folders", type=Path, nargs=2)
     options = parser.parse_args()
     source, target = options.folders
@@ -321,6 +369,10 @@ def main() -> None:
     elif options.stage == "model":
         prepare_text(source, target)
         Training(source, target, ModelRecipe()).run()
+    elif options.stage == "refresh":
+        take_over(BUNDLED_BASE, target)
+        prepare_text(source, target)
+        Training(source, target, REFRESH, base=BUNDLED_BASE).run()
     else:
         export(source, target)
 

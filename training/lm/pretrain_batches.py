@@ -88,6 +88,18 @@ class ModelRecipe:
         return self.meaning, step - self.reading.steps
 
 
+# What a finished model learns of a corpus that has grown.
+REFRESH = ModelRecipe(
+    reading=Stage(steps=0, learning_rate=(0.0, 0.0), warmup=1, text_rows=0, novels=(0.0, 0.0)),
+    meaning=Stage(steps=600, learning_rate=(8e-4, 5e-5), warmup=20, text_rows=8, novels=(0.2, 0.2)),
+    conversations=24,
+    num_intents=256,
+    num_groups=380,
+    own_meanings=64,
+    num_workers=0,
+)
+
+
 class Conversations:
     """Batches of customers' wordings and what they mean: the canonical question, the answer or another wording."""
 

@@ -126,6 +126,39 @@ def test_it_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
         torch.testing.assert_close(parts["model"][name], value)
 
 
+def test_a_finished_base_goes_on_with_other_vectors(texts: Path, work: Path, tmp_path: Path) -> None:
+    base, again = tmp_path / "base", tmp_path / "again"
+    pretrain.Training(texts, work, MODEL).run()
+    pretrain.export(work, base)
+    pretrain_vectors.train_vectors(texts, again, replace(VECTORS, steps=5))
+    pretrain.take_over(base, again)
+    pretrain.prepare_text(texts, again)
+    recipe = replace(MODEL, reading=replace(MODEL.reading, steps=0))
+
+    training = pretrain.Training(texts, again, recipe, base=base)
+
+    assert (again / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    known = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).state_dict()
+    torch.testing.assert_close(dict(training.model.state_dict()), known)
+    # What it reads is turned towards the new vectors, and otherwise what it was.
+    asked = [intent.question for intent in corpus.learned_intents()]
+    before = SentenceEncoder(base).of(asked)
+    with torch.no_grad():
+        now = training.read(*training.meanings.prompts(asked)).numpy()
+    meant = training.vectors.of(count_ngrams(asked))
+    np.testing.assert_allclose(now @ now.T, before @ before.T, atol=0.05)
+    assert (now * meant).sum() > (before * meant).sum() + 1.0
+
+    training.run()
+    assert training.step == recipe.steps
+    pretrain.export(again, tmp_path / "next")
+    between = AutoModelForCausalLM.from_pretrained(tmp_path / "next", dtype=torch.float32).state_dict()
+    learned = training.model.state_dict()
+    assert not torch.equal(learned["model.norm.weight"], known["model.norm.weight"])
+    for name, value in between.items():
+        torch.testing.assert_close(value, (known[name] + learned[name]) / 2, atol=1e-2, rtol=1e-2)
+
+
 def test_the_embeddings_begin_with_what_the_vectors_know(texts: Path, work: Path) -> None:
     training = pretrain.Training(texts, work, MODEL)
 
