@@ -39,7 +39,7 @@ from chat.markdown import render, render_partial
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message
 from faq.models import Language
 from training import serving
-from training.lm.decisions import EngineBusy, EngineDied, Stopped
+from training.lm.decisions import EngineBusy, EngineDied, Stopped, passing_over
 from training.lm.followups import Rests, rests
 from training.lm.prompts import DECLINE, QuestionTooLong
 from training.models import AdapterVersion
@@ -320,7 +320,8 @@ async def _answer(reply: Reply) -> None:
 async def _decision(reply: Reply) -> tuple[Servable, Any]:
     """What the engine makes of the question: alone, and together with what was said before where it may rest on that.
 
-    A question without a subject of its own is not tried alone: it would be answered surely, and of something else.
+    A question without a subject of its own is not tried alone: it would be answered surely, and of something else. Nor
+    does it ask for the very answer that the customer has just read.
     """
     how = Rests.NOT if courtesy_of(reply.question) else rests(reply.question)
     subject = await spoken_of(reply.message) if how is not Rests.NOT else ""
@@ -328,14 +329,23 @@ async def _decision(reply: Reply) -> tuple[Servable, Any]:
         servable, decision = await _ask(reply, serving.ask)
         if not decision.is_declined or not subject:
             return servable, decision
-    return await _ask(reply, partial(serving.ask, context=subject))
+    servable, decision = await _ask(reply, partial(serving.ask, context=subject))
+    if how is Rests.ENTIRELY and decision.key is not None and not decision.is_declined:
+        before = await _answer_before(reply.message)
+        if before is not None and before.entry_key == decision.key:
+            return servable, passing_over(decision, decision.key, servable.calibration)
+    return servable, decision
 
 
 @database_sync_to_async
-def _declined_before(message: Message) -> bool:
-    """Whether the answer before this one was "I don't know" too."""
+def _answer_before(message: Message) -> Message | None:
     answers = Message.objects.filter(conversation=message.conversation_id, role=Message.Role.ASSISTANT)
-    before = answers.filter(pk__lt=message.pk).order_by("-pk").first()
+    return answers.filter(pk__lt=message.pk).order_by("-pk").first()
+
+
+async def _declined_before(message: Message) -> bool:
+    """Whether the answer before this one was "I don't know" too."""
+    before = await _answer_before(message)
     return before is not None and before.is_declined
 
 

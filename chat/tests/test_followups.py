@@ -66,6 +66,19 @@ def test_what_could_be_asked_of_anything_is_asked_of_what_was_spoken_of(live: Ad
     assert after.context == "quiero devolver algo"
 
 
+def test_what_has_just_been_said_is_not_said_again(live: AdapterVersion) -> None:
+    """Whoever asks on of a subject has read the answer to it, and is asked which other one is meant."""
+    (live.path / "calibration.json").write_text(
+        '{"prior_weight": 10.0, "decline_credit": 0.0, "threshold": 0.4, "suggestion_threshold": 0.5}', encoding="utf-8"
+    )
+    first, second, third = answers_to("quiero devolver algo", "¿y cuánto tarda?", "quiero devolver algo")
+    assert first.entry_key == "return"
+    assert second.context == "quiero devolver algo"
+    assert second.is_declined
+    assert "¿Puedo devolver un producto?" not in second.suggestions
+    assert third.entry_key == "return", "a whole question is answered as often as it is asked"
+
+
 def test_what_is_sure_alone_goes_on_from_nothing(live: AdapterVersion) -> None:
     _, answer = answers_to("quiero devolver algo", "¿y se puede pagar con tarjeta?")
     assert (answer.entry_key, answer.context) == ("pay", "")

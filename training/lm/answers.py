@@ -12,11 +12,11 @@ import numpy as np
 
 from training.lm.decisions import (
     MAX_SUGGESTIONS,
-    MIN_SUGGESTED,
     Calibration,
     Candidate,
     Decision,
     is_declined,
+    suggestions_of,
 )
 from training.lm.decoding import Enough, FloatArray, GuidedAnswer, guided_search
 from training.lm.encoder import bundled_reader
@@ -118,16 +118,10 @@ class AnswerSet:
             confidence=confidence,
             coverage=coverage,
             num_forwards=guided.num_forwards,
-            suggestions=_suggestions(near, calibration) if declined else (),
+            suggestions=suggestions_of(near, calibration) if declined else (),
             near=near,
         )
 
     def _best_candidate(self, leaf: int, scores: FloatArray) -> str:
         sharing = np.flatnonzero(self._leaves[:-1] == leaf)
         return self.candidates[int(sharing[scores[sharing].argmax()])].key
-
-
-def _suggestions(near: Sequence[tuple[str, float]], calibration: Calibration) -> tuple[str, ...]:
-    if not sum(probability for _, probability in near) >= calibration.suggestion_threshold:
-        return ()
-    return tuple(key for key, probability in near if probability >= MIN_SUGGESTED)

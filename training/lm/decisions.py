@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 # Questions in a "Did you mean …?", and how likely each of them must be.
@@ -133,6 +134,27 @@ class Decision:
 def is_declined(confidence: float, calibration: Calibration) -> bool:
     """Whatever is not surely confident enough is declined, NaN too."""
     return not confidence >= calibration.threshold
+
+
+def suggestions_of(near: Sequence[tuple[str, float]], calibration: Calibration) -> tuple[str, ...]:
+    """Which of the likeliest entries to offer where none is sure: none if they are not likely enough together."""
+    if not sum(probability for _, probability in near) >= calibration.suggestion_threshold:
+        return ()
+    return tuple(key for key, probability in near if probability >= MIN_SUGGESTED)
+
+
+def passing_over(decision: Decision, key: str, calibration: Calibration) -> Decision:
+    """The decision where an entry cannot be meant: whether one of the others is, is asked."""
+    left = max(1.0 - sum(probability for each, probability in decision.near if each == key), 1e-9)
+    others = tuple((each, min(1.0, probability / left)) for each, probability in decision.near if each != key)
+    return replace(
+        decision,
+        key=others[0][0] if others else None,
+        is_declined=True,
+        confidence=others[0][1] if others else 0.0,
+        suggestions=suggestions_of(others, calibration),
+        near=others,
+    )
 
 
 @dataclass(frozen=True, slots=True)
