@@ -1,4 +1,4 @@
-"""What customers say that is no question to the business: greetings, thanks, goodbyes, "are you a person?".
+"""What customers say that is no question to the business: greetings, "I have a question", thanks, "are you a person?".
 
 Told by its words, and only looked at where no approved answer was found: an entry that staff wrote for it comes first.
 """
@@ -15,6 +15,7 @@ from training.lm.augment import strip_accents, word_set
 
 class Courtesy(StrEnum):
     GREETING = "greeting"
+    ANNOUNCEMENT = "announcement"
     THANKS = "thanks"
     ACCEPTANCE = "acceptance"
     GOODBYE = "goodbye"
@@ -26,6 +27,8 @@ class Courtesy(StrEnum):
         match self:
             case Courtesy.GREETING:
                 return _("Hello! How can I help you?")
+            case Courtesy.ANNOUNCEMENT:
+                return _("Of course. What would you like to know?")
             case Courtesy.THANKS:
                 return _("You're welcome. If there is anything else, just ask.")
             case Courtesy.ACCEPTANCE:
@@ -36,12 +39,18 @@ class Courtesy(StrEnum):
                 return _("I'm an AI assistant, not a person. You can ask for a person at any time.")
 
 
+_QUESTION = r"((preguntita|pregunta|consultita|consulta|dudita|duda|question|doubt)( rapida)?|quick question)"
 # What makes a message one of these, the last to match; all its other words must be padding.
 _SIGNS = {
     Courtesy.ACCEPTANCE: r"ok(ay|ey)?|okis|vale|perfecto|genial|listo|dale|entendido|entiendo|de acuerdo|claro|"
     r"(esta|muy) bien|excelente|great|perfect|fine|understood|got it|all right|orale",
     Courtesy.GREETING: r"hola|holi|buenas|buen(os|as)? (dias?|tardes|noches)|hello|hi|hey|"
     r"good (morning|afternoon|evening)|que tal|como (estas?|esta usted|te va|le va|andas)|how are you",
+    Courtesy.ANNOUNCEMENT: rf"((tengo|tenia|traigo|va|i have|i ve got|just) )?(una? |a |an )?{_QUESTION}|"
+    rf"(quiero|queria|quisiera|puedo|podria|deseo|necesito|can i|i want to|i d like to) "
+    rf"(preguntar(le|les|te)?|consultar(le|les|te)?|(hacer(le|les|te)?|ask( you)?) (una? |a |an )?{_QUESTION})( algo)?|"
+    r"(me )?(puede[ns]?|podes|podria[ns]?|pueden)( por favor)? ayudar(me)?|me ayuda[sn]?|(can|could) you help( me)?|"
+    r"(i )?(necesito|need|busco|quiero|quisiera|want) (ayuda|help|informacion|info|una? orientacion)",
     Courtesy.THANKS: r"(no )?(muchas |mil )?gracias|(muy )?amable|(no )?thanks?( you)?|thx|(te|se) (lo )?agradezco",
     Courtesy.GOODBYE: r"adios|hasta (luego|pronto|mañana|la vista)|chao|chau|nos vemos|bye|goodbye|see you|"
     r"(no )?(eso )?es todo|(no )?nada mas|(no )?that s all",
@@ -50,7 +59,7 @@ _PADDING = word_set(
     """
     a al ah ay con de dia dias el en gusto la las los mas me muchas muchisimas muy noches no por si su tardes te todo
     todos tu un una usted ustedes y ya señor señora señorita equipo amigo amiga chicos ayuda atencion informacion info
-    respuesta rapida again and very much so for your help the you there team all everyone
+    respuesta rapida favor please again and very much so for your help the you there team all everyone
     """
 )
 # "¿Está listo?" and "¿Nada más?" ask something.

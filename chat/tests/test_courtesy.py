@@ -30,6 +30,20 @@ from training.models import AdapterVersion
             "greeting",
         ),
         (
+            (
+                "tengo una duda",
+                "Hola, buenas tardes, tengo una consulta",
+                "una pregunta",
+                "quisiera hacerles una pregunta por favor",
+                "¿me pueden ayudar?",
+                "necesito ayuda",
+                "hola! quería preguntarles algo",
+                "I have a question",
+                "can you help me please?",
+            ),
+            "announcement",
+        ),
+        (
             ("gracias", "Muchísimas gracias por todo", "ok, gracias", "thanks so much!", "muy amable", "no, gracias"),
             "thanks",
         ),
@@ -83,6 +97,8 @@ def test_it_knows_courtesies(texts: tuple[str, ...], courtesy: str) -> None:
             "¿y eso es bueno?",
         ),
         *("Are you open? my coffee machine is broken", "¿Es usted quien vende la máquina de coser?", "hola, ¿ya está?"),
+        *("tengo una duda con mi factura", "¿me pueden ayudar a cambiar la talla?", "necesito ayuda con el pago"),
+        *("¿puedo hacer una consulta veterinaria?", "quiero información de los cursos", "cuánto vale una consulta"),
         *("¿Escribo a la persona que recibe el regalo?", "¿Estoy hablando con la persona de ventas?"),
     ],
 )
