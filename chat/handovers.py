@@ -266,8 +266,10 @@ def look() -> list[Change]:
 
 
 def waits(handover: Handover) -> bool:
-    """Whether the customer was the last to say something, or nobody has answered yet."""
-    spoken = handover.conversation.messages.filter(role__in=[Message.Role.USER, Message.Role.AGENT])
+    """Whether the customer was the last to say something, or nobody has answered yet in this hand-over."""
+    spoken = handover.conversation.messages.filter(
+        role__in=[Message.Role.USER, Message.Role.AGENT], created_at__gte=handover.asked_at
+    )
     last = spoken.order_by("-pk").first()
     return last is None or last.role == Message.Role.USER
 

@@ -11,7 +11,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -106,12 +106,7 @@ def _page(request: HttpRequest, form: NameForm) -> HttpResponse:
 
 def lists(user: User) -> dict[str, list[dict[str, Any]]]:
     """Who waits, longest first; what is with this person, with others, and what ended within a day."""
-    spoken = Message.objects.filter(
-        conversation=OuterRef("conversation"), role__in=[Message.Role.USER, Message.Role.AGENT]
-    ).order_by("-pk")
-    found = Handover.objects.select_related("conversation", "taken_by", "closed_by").annotate(
-        last_role=Subquery(spoken.values("role")[:1]), last_text=Subquery(spoken.values("text")[:1])
-    )
+    found = _with_last_words(Handover.objects.select_related("conversation", "taken_by", "closed_by"))
     since = timezone.now() - CLOSED_SINCE
     ended = found.filter(state=State.CLOSED, closed_at__gte=since) | found.filter(
         state=State.RETURNED, returned_at__gte=since
@@ -124,6 +119,25 @@ def lists(user: User) -> dict[str, list[dict[str, Any]]]:
         "closed": ended.order_by(Coalesce("closed_at", "returned_at").desc())[:MAX_CLOSED],
     }
     return {name: [_row(each) for each in handed_over] for name, handed_over in chosen.items()}
+
+
+def _with_last_words(handed_over: QuerySet[Handover]) -> QuerySet[Handover]:
+    """Hand-overs with who spoke last in their own time: after the one before ended, until they ended themselves."""
+    ended_at = Coalesce("closed_at", "returned_at")
+    earlier = Handover.objects.filter(conversation=OuterRef("conversation"), pk__lt=OuterRef("pk")).order_by("-pk")
+    own_time = handed_over.annotate(
+        begins_at=Coalesce(Subquery(earlier.values(at=ended_at)[:1]), "conversation__created_at"),
+        # Nothing is said later than that.
+        ends_at=Coalesce(ended_at, Value(timezone.now() + CLOSED_SINCE)),
+    )
+    spoken = Message.objects.filter(
+        conversation=OuterRef("conversation"),
+        role__in=[Message.Role.USER, Message.Role.AGENT],
+        created_at__range=(OuterRef("begins_at"), OuterRef("ends_at")),
+    ).order_by("-pk")
+    return own_time.annotate(
+        last_role=Subquery(spoken.values("role")[:1]), last_text=Subquery(spoken.values("text")[:1])
+    )
 
 
 def thread(pk: int, user: User) -> dict[str, Any]:

@@ -134,6 +134,28 @@ def test_a_customer_and_a_person_talk_in_one_thread(live: AdapterVersion) -> Non
     assert Feedback.objects.exists()
 
 
+def test_each_hand_over_of_a_conversation_shows_its_own_last_words() -> None:
+    lucia = agent("lucia")
+    first = waiting()
+    conversation = first.conversation
+    conversation.messages.create(role="user", text="No llega.")
+    handovers.take(first.pk, lucia)
+    handovers.reply(first.pk, lucia, "Lo miro.", "r1")
+    handovers.give_back(first.pk, lucia)
+
+    second = handovers.ask(conversation, "en").handover
+    rows = inbox.lists(lucia)
+    assert [(row["last"], row["waits"]) for row in rows["waiting"]] == [("", True)], "what came before is not its own"
+    assert handovers.waits(second)
+
+    conversation.messages.create(role="user", text="¿Y ahora?")
+    handovers.take(second.pk, lucia)
+    handovers.reply(second.pk, lucia, "Resuelto.", "r2")
+    handovers.close(second.pk, lucia)
+    conversation.messages.create(role="user", text="Gracias, adiós.")
+    assert [row["last"] for row in inbox.lists(lucia)["closed"]] == ["Resuelto.", "Lo miro."]
+
+
 def test_of_two_who_take_it_one_gets_it_and_the_other_is_told_who() -> None:
     handover = waiting()
     desks = [Desk(agent("one", "Uno")), Desk(agent("two", "Dos"))]
