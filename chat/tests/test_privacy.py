@@ -37,6 +37,17 @@ def test_it_says_whom_to_ask(client: Client, settings: Settings) -> None:
     assert "<script>" not in page.replace("<script src", "")
 
 
+def test_it_names_the_address_that_is_left_with_people(client: Client) -> None:
+    assert "the e-mail address that you may leave" in privacy(client)
+
+
+def test_it_says_how_to_have_a_conversation_deleted_without_scripts(client: Client) -> None:
+    page = privacy(client)
+    without_scripts = page[page.index("<noscript>") : page.index("</noscript>")]
+    assert "ask for a person in the chat" in without_scripts
+    assert page.index("</noscript>") < page.index("Whom to ask"), "that is below"
+
+
 def test_it_names_everything_that_is_stored_on_a_device(client: Client, settings: Settings) -> None:
     """The names that the scripts use, and the cookies that the pages really set."""
     scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "static" / "chat").glob("*.js"))
