@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django import Settings
 
+from chat import views
 from chat.models import Conversation, Message
 from faq.models import FaqEntry
 from training import serving
@@ -87,6 +89,62 @@ def test_an_engine_that_died_is_reported_and_made_again(client: Client, live: Ad
     assert reborn is not None
     assert reborn is not died
     assert reborn.is_resident(live.name)
+
+
+def test_an_unknown_address_leads_back_to_the_chat_in_the_readers_language(client: Client) -> None:
+    response = client.get("/nowhere/", headers={"accept-language": "en"})
+
+    page = response.content.decode()
+    assert response.status_code == 404
+    assert '<html lang="en">' in page
+    assert "<h1>There is no such page</h1>" in page
+    assert 'href="/"' in page
+    assert "/admin/" not in page
+    assert "default-src 'none'" in response["Content-Security-Policy"]
+    assert '<html lang="es">' in client.get("/nowhere/", headers={"accept-language": "es"}).content.decode()
+
+
+def test_staff_who_may_not_see_a_page_are_told_so_and_find_back(client: Client) -> None:
+    client.force_login(User.objects.create_user("clara", is_staff=True))
+
+    response = client.get("/admin/chat/handover/inbox/", headers={"accept-language": "en"})
+
+    page = response.content.decode()
+    assert response.status_code == 403
+    assert "<h1>You may not see this page</h1>" in page
+    assert 'href="/admin/"' in page
+
+
+def test_a_form_that_another_website_sends_is_refused_in_words() -> None:
+    response = Client(enforce_csrf_checks=True).post("/language/", headers={"accept-language": "en"})
+
+    assert response.status_code == 403
+    assert "<h1>Your browser did not show that this comes from our page</h1>" in response.content.decode()
+
+
+def test_a_fault_of_the_server_is_told_without_asking_the_database(
+    client: Client, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(views, "chat_config", fail)
+    client.raise_request_exception = False
+    with django_assert_num_queries(0):
+        response = client.get("/", headers={"accept-language": "en"})
+
+    page = response.content.decode()
+    assert response.status_code == 500
+    assert '<html lang="en">' in page
+    assert "<h1>Something went wrong on our side</h1>" in page
+    assert 'href="/"' in page
+
+
+def test_a_host_that_is_not_ours_is_refused_in_words(client: Client) -> None:
+    response = client.get("/", headers={"host": "elsewhere.test"})
+
+    assert response.status_code == 400
+    assert 'href="/"' in response.content.decode()
 
 
 def test_staff_read_conversations_and_strangers_do_not(client: Client) -> None:
