@@ -27,6 +27,7 @@ from django.db.models import (
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from chat.models import Conversation, DailyFigures, Handover, Message
@@ -173,7 +174,8 @@ def figures(period: Period) -> Figures:
         place = -1 if period == Period.DAY else (day - first_day).days
         counts[Cell(place, *columns)] += num
     p50, p95 = _percentiles(messages, 0.5, 0.95)
-    shown = "H:i" if period == Period.DAY else "j M"
+    # The second is translated, since not every language begins a month with a capital.
+    shown = "H:i" if period == Period.DAY else gettext("j M")
     over_time = dict(_split(counts, "at"))
     return Figures(
         totals=Row("", _summed(counts)),

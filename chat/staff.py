@@ -170,8 +170,14 @@ def _headline(found: Figures) -> list[tuple[str, str, str]]:
         (_("first words, half of them"), found.first_words_p50, _("Half of the replies began within this time.")),
         (_("first words, 95 of 100"), found.first_words_p95, _("95 of 100 replies began within this time.")),
     ):
-        headline.append((name, "–" if seconds is None else f"{number_format(seconds, 1)} s", text))
+        headline.append((name, _duration(seconds), text))
     return headline
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    return f"{round(1000 * seconds)} ms" if seconds < 1 else f"{number_format(seconds, 1)} s"
 
 
 def _handed_over(found: Figures) -> list[tuple[str, str, str]]:

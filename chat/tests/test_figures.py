@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from django.utils import timezone
+from django.utils import timezone, translation
 from pytest_django import Settings
 
 from chat import retention
@@ -173,6 +173,23 @@ def test_it_tells_within_what_time_the_first_words_came() -> None:
     found = figures(Period.WEEK)
 
     assert (found.first_words_p50, found.first_words_p95) == (0.5, 0.95)
+
+
+@pytest.mark.parametrize(("milliseconds", "shown"), [(4, "4 ms"), (1_240, "1.2 s")])
+def test_the_page_tells_short_times_in_milliseconds(client: Client, milliseconds: int, shown: str) -> None:
+    client.force_login(User.objects.create_superuser("olga"))
+    ask("a", first_delta_ms=milliseconds)
+
+    page = client.get(PAGE, headers={"accept-language": "en"}).content.decode()
+
+    assert page.count(f"<dd>{shown}</dd>") == 2
+
+
+def test_months_are_written_as_the_language_writes_them() -> None:
+    with translation.override("en"):
+        assert figures(Period.WEEK).over_time[-1].name.split()[1].istitle()
+    with translation.override("es"):
+        assert figures(Period.WEEK).over_time[-1].name.split()[1].islower()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -209,7 +209,12 @@ def test_a_transcript_shows_what_each_answer_rests_on_and_runs_nothing(
         attack, text=f"{attack}\nsegunda línea", entry_key="pay", version=version, confidence=0.87, first_delta_ms=1234
     )
     conversation.messages.create(
-        role="assistant", text=attack, finish_reason="cancelled", is_declined=True, suggestions=[attack]
+        role="assistant",
+        text=attack,
+        finish_reason="cancelled",
+        is_declined=True,
+        suggestions=[attack],
+        first_delta_ms=4,
     )
 
     page = client.get(f"{LIST}{conversation.pk}/change/").content.decode()
@@ -221,6 +226,7 @@ def test_a_transcript_shows_what_each_answer_rests_on_and_runs_nothing(
     assert f'href="/admin/training/adapterversion/{version.pk}/change/"' in page
     assert "87 %" in page
     assert "first words after 1.2 s" in page
+    assert "first words after 4 ms" in page
     assert "Stopped by the customer" in page
 
 
