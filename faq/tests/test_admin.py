@@ -48,6 +48,13 @@ def test_it_says_what_is_wrong_and_keeps_what_was_typed(owner: Client, values: d
     assert not FaqEntry.objects.exists()
 
 
+def test_the_list_of_staff_says_in_spanish_who_belongs_to_it(owner: Client) -> None:
+    page = owner.get("/admin/auth/user/", headers={"accept-language": "es"}).content.decode()
+
+    assert "es del personal" in page.lower()
+    assert "es staff" not in page.lower()
+
+
 def test_it_publishes_and_retires_the_chosen_ones_with_history(owner: Client) -> None:
     entry = FaqEntry.objects.create(key="a", question="¿a?", answer="a.")
     before = entry.updated_at
