@@ -46,6 +46,29 @@ def render_partial(text: str) -> SafeString:
     return render(settled(text))
 
 
+def without_marks(text: str) -> str:
+    """The same text to be read as it is written: lists and tables stay, and a link's address stands behind its words.
+
+    As render() has it, each line by itself.
+    """
+    return "\n".join(_words(line) for line in text.split("\n"))
+
+
+def _words(line: str) -> str:
+    words = []
+    href = label = ""
+    for token in _parser.parseInline(line)[0].children or []:
+        if token.type == "link_open":
+            href, label = str(token.attrs["href"]), ""
+        elif token.type == "link_close":
+            # What reads as an address is one already.
+            words.append(f" ({href})" if href.startswith("http") and label not in href else "")
+        else:
+            words.append(token.content)
+            label += token.content
+    return "".join(words)
+
+
 _MARKS = re.compile(r"\*+|_+|`+")
 _LAST_MARKS = re.compile(r"[*_`]+\Z")
 _TARGET = re.compile(r"\]\([^()\n]*\)")

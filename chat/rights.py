@@ -20,6 +20,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_safe
 
 from chat.limits import Allowances
+from chat.markdown import without_marks
 from chat.models import Conversation, Message
 from chat.retention import forget
 
@@ -129,6 +130,12 @@ def _opinion(message: Message) -> dict[str, Any] | None:
     return {"rating": opinion.rating, "reasons": opinion.reasons, "text": opinion.text} if opinion else None
 
 
+def _said(message: Message) -> str:
+    """As the chat shows it: marks are only in what assistants and notices say."""
+    has_marks = message.role in (Message.Role.ASSISTANT, Message.Role.SYSTEM)
+    return without_marks(message.text) if has_marks else message.text
+
+
 def _as_text(conversation: Conversation) -> str:
     names = {Message.Role.USER.value: _("You"), Message.Role.ASSISTANT.value: _("AI assistant")}
     who = [conversation.customer_name, conversation.customer_email]
@@ -138,7 +145,7 @@ def _as_text(conversation: Conversation) -> str:
     for message in conversation.messages.select_related("feedback"):
         at = date_format(timezone.localtime(message.created_at), "SHORT_DATETIME_FORMAT")
         lines.append(f"{at} · {message.author or names.get(message.role, message.get_role_display())}")
-        lines += [message.text, *(f"  · {question}" for question in message.suggestions)]
+        lines += [_said(message), *(f"  · {question}" for question in message.suggestions)]
         if message.finish_reason in (Message.FinishReason.CANCELLED, Message.FinishReason.ERROR):
             lines.append(f"({message.get_finish_reason_display()})")
         if opinion := message.opinion:

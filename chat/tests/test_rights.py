@@ -71,6 +71,20 @@ def test_an_export_can_be_read(client: Client, owned: tuple[Conversation, str]) 
     assert "AI assistant\nNo estoy seguro.\n  · ¿Con tarjeta?\n" in text
 
 
+def test_an_export_to_be_read_has_no_marks_but_those_that_people_typed(
+    client: Client, owned: tuple[Conversation, str]
+) -> None:
+    conversation, token = owned
+    for role, text in (("system", "Su número es **C-2061**."), ("assistant", "- *Sí*"), ("user", "2 **3** 4")):
+        conversation.messages.create(role=role, text=text, finish_reason="stop")
+
+    text = ask(client, "GET", conversation.pk, "export.txt", authorization=f"Bearer {token}").content.decode()
+
+    assert "\nSu número es C-2061.\n" in text
+    assert "\n- Sí\n" in text
+    assert "\n2 **3** 4\n" in text
+
+
 def test_an_export_holds_who_wrote_and_what_they_thought(client: Client, owned: tuple[Conversation, str]) -> None:
     conversation, token = owned
     Conversation.objects.filter(pk=conversation.pk).update(customer_name="Ana", customer_email="ana@example.com")
