@@ -25,6 +25,16 @@ TAGS = {"p", "br", "strong", "em", "code", "ul", "ol", "li", "a", "table", "thea
 
 _URL = re.compile(r"(?:https?://|www\.)[^\s<>\"«»]+", re.IGNORECASE)
 _AFTER_URL = re.compile(r"[).,;:!?'*_\]]+$")
+# As Spain writes telephones, and hardly anything else. In what is said to customers they need no word before them.
+_GROUPED_PHONE = re.compile(
+    r"(?<![\w+#$€£.,/-])(?<!\d[ \u00a0])[6-9]\d\d(?:(?:[ \u00a0]\d\d){3}|(?:[ \u00a0]\d{3}){2})"
+    r"(?![\w%€$£/-]|[.,]\d|[ \u00a0](?:\d|[%€$£]|(?:euros?|pesos?|soles|bol[íi]vares|d[óo]lares|EUR|USD|[A-Z]{3})\b))"
+)
+_SAYS_OTHER_NUMBER = re.compile(
+    r"\b(?:pedidos?|orden|facturas?|referencias?|ref|gu[íi]as?|albar[áa]n|env[íi]os?|seguimiento|c[óo]digos?|art[íi]culos?"
+    r"|series?|tickets?|cuentas?|cup[óo]n|orders?|invoices?|tracking|codes?|serial)\b\W{1,3}(?:\w+\W+){0,3}$",
+    re.IGNORECASE,
+)
 
 
 @lru_cache(maxsize=2048)
@@ -125,12 +135,19 @@ def _links(text: str) -> Iterator[_Link]:
         if each.kind == Kind.EMAIL:
             found.append(_Link(each.start, each.end, f"mailto:{written}"))
         elif each.kind == Kind.PHONE:
-            found.append(_Link(each.start, each.end, "tel:" + re.sub(r"[^\d+]", "", written)))
+            found.append(_Link(each.start, each.end, _dial(written)))
+    for match in _GROUPED_PHONE.finditer(text):
+        if not _SAYS_OTHER_NUMBER.search(text[: match.start()]):
+            found.append(_Link(*match.span(), _dial(match.group())))
     end = 0
     for link in sorted(found, key=lambda link: (link.start, -link.end)):
         if link.start >= end:
             yield link
             end = link.end
+
+
+def _dial(phone: str) -> str:
+    return "tel:" + re.sub(r"[^\d+]", "", phone)
 
 
 def _link_addresses(state: StateCore) -> None:

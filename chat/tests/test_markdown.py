@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from chat.markdown import SCHEMES, TAGS, render, render_partial
+from chat.markdown import SCHEMES, TAGS, render, render_partial, without_marks
 
 RICH = """Con **tarjeta**, *transferencia* o _Bizum_, no con cheque_al_portador.
 
@@ -66,6 +66,55 @@ def test_it_makes_addresses_and_telephones_tappable() -> None:
     assert '<a href="mailto:hola@tienda.es" rel="noopener noreferrer">hola@tienda.es</a>' in page
     assert '<a href="https://www.tienda.es/ayuda" rel="noopener noreferrer">www.tienda.es/ayuda</a>.' in page
     assert render("El pedido 20261126 son 12.50 €").count("<a") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "targets"),
+    [
+        ("Llame al 900 123 456 o al 955 01 02 03.", ["900123456", "955010203"]),
+        ("Sevilla: 955\u00a001\u00a002\u00a003, Madrid: 612 345 678", ["955010203", "612345678"]),
+        ("Estamos en el (+34) 955 01 02 03", ["+34955010203"]),
+        ("Desde fuera: +57 310 555 1234", ["+573105551234"]),
+        ("**955 01 02 03**", ["955010203"]),
+        ("Tel. 955 01 02 03 - 955 01 02 04", ["955010203", "955010204"]),
+    ],
+)
+def test_telephones_in_groups_can_be_tapped_whatever_stands_before(text: str, targets: list[str]) -> None:
+    assert re.findall(r'href="tel:([^"]*)"', render(text)) == targets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Su pedido 612 345 678 ha salido.",
+        "Pedido n.º 955 01 02 03",
+        "La referencia es 700 123 456",
+        "Cuesta 900 123 456 pesos",
+        "Son 612 345 678 €",
+        "Son 612 345 678,50",
+        "$ 2 612 345 678",
+        "Del 24-12-2025 al 06-01-2026, de 9 a 20",
+        "955010203",
+        "2026 11 27 08 30",
+        "ES91 2100 0418 450 200 051",
+        "4111 111 111 111",
+        "Talla 955 01 02 03-B",
+        "123 456 789",
+    ],
+)
+def test_other_numbers_are_not_taken_for_telephones(text: str) -> None:
+    assert "<a" not in render(text)
+
+
+def test_it_can_leave_the_marks_out() -> None:
+    text = without_marks(RICH)
+
+    assert "Con tarjeta, transferencia o Bizum, no con cheque_al_portador." in text
+    assert "\n- en la tienda (https://tienda.es/pagos?a=1&b_2=2)\n- por teléfono y móvil\n" in text
+    assert "\n1. primero\n2. segundo\n" in text
+    assert "| 24 h | 5 € |" in text
+    assert "+34 900 123 456, escriba a hola@tienda.es o mire www.tienda.es/ayuda. Código: ABC_1." in text
+    assert without_marks("2 * 3 * 4\n\n  fin") == "2 * 3 * 4\n\n  fin"
 
 
 @pytest.mark.parametrize(
