@@ -141,3 +141,34 @@ def test_the_whole_is_mirrored_where_its_language_runs_from_right_to_left(
     assert places["#send"] < places["#text"]
     expect(page.locator("#send svg")).to_have_css("scale", "-1 1")
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("size", [(320, 568), (360, 640)], ids=["small", "usual"])
+@pytest.mark.parametrize("place", ["page", "widget"])
+def test_while_somebody_waits_for_a_person_the_conversation_can_be_read(
+    page: Page, server: Server, host: Host, place: str, size: tuple[int, int]
+) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    open_chat(page, server, host, place)
+    page.locator("#person").tap()
+    expect(page.locator("#email")).to_be_visible()
+
+    log = page.locator("#log").bounding_box()
+    assert log is not None
+    assert log["height"] >= 150
+    expect(page.locator(".message .meta").last).to_be_in_viewport()
+    expect(page.locator("#text")).to_be_in_viewport(ratio=0.5)
+    for name in ("#text", "#email", ".forget", "#title"):
+        page.locator(name).scroll_into_view_if_needed()
+        expect(page.locator(name)).to_be_in_viewport()
+
+
+def test_the_widget_can_be_scrolled_to_its_end_when_zoomed_in(page: Page, server: Server, host: Host) -> None:
+    page.set_viewport_size({"width": 320, "height": 256})
+    open_chat(page, server, host, "widget")
+    ask(page, "formas de pago")
+    last_answer(page)
+    expect(page.locator("#panel")).to_have_css("overflow-y", "auto")
+    for name in ("#person", "#text", "#title"):
+        page.locator(name).scroll_into_view_if_needed()
+        expect(page.locator(name)).to_be_in_viewport()
