@@ -42,6 +42,18 @@ def launcher(page: Page) -> Locator:
     return page.locator(".launcher")
 
 
+@pytest.fixture(params=["page", "widget"])
+def chat(request: pytest.FixtureRequest, page: Page, server: Server, host: Host) -> Page:
+    """The chat, open, on its own page and on another website."""
+    if request.param == "page":
+        page.goto(server.url)
+    else:
+        page.goto(host.origin)
+        launcher(page).click()
+    expect(page.get_by_label("Su pregunta")).to_be_focused(timeout=20_000)
+    return page
+
+
 def test_all_files_of_the_widget_together_are_small() -> None:
     folder = ROOT / "static" / "chat"
     files: list[Path] = [folder / f"{name}.js" for name in WIDGET_FILES] + [folder / "chat.css"]
@@ -257,6 +269,31 @@ def test_it_fills_a_phone(browser: Browser, host: Host) -> None:
         assert size is not None
         assert min(size["width"], size["height"]) >= 44, button.inner_text()
     context.close()
+
+
+# In both places
+
+
+def test_the_question_has_the_focus_when_there_is_nothing_left_to_stop(chat: Page, server: Server) -> None:
+    server.set_answer("pay", LONG)
+    ask(chat, "formas de pago")
+    expect(chat.locator(".message.writing")).to_have_count(1, timeout=30_000)
+    chat.locator("#stop").press("Enter")
+    expect(chat.locator("#stop")).to_be_hidden()
+    expect(chat.get_by_label("Su pregunta")).to_be_focused()
+
+    server.set_answer("pay", " ".join(LONG.split()[:60]))
+    ask(chat, "formas de pago")
+    expect(chat.locator(".message.writing")).to_have_count(1, timeout=30_000)
+    chat.locator("#stop").focus()
+    expect(chat.locator("#stop")).to_be_focused()
+    last_answer(chat)
+    expect(chat.get_by_label("Su pregunta")).to_be_focused()
+
+    chat.keyboard.type("horario de cierre")
+    chat.locator("#send").click()
+    expect(chat.locator("#send")).to_be_hidden()
+    expect(chat.get_by_label("Su pregunta")).to_be_focused()
 
 
 # On the chat's own page

@@ -304,14 +304,14 @@ export class CustomerChat extends HTMLElement {
   }
 
   #showHandover(handover) {
-    const { messages, person, subtitle, text } = this.parts;
+    const { messages, person, subtitle } = this.parts;
     const active = this.shadowRoot.activeElement;
     this.people.show(handover);
     person.hidden = Boolean(handover);
     const isTaken = handover?.state === "taken";
     messages.classList.toggle("passed-on", Boolean(handover));
     subtitle.textContent = isTaken ? filled(this.texts.personAnswers, { name: handover.agent }) : this.config.subtitle;
-    if (active?.closest("[hidden]")) text.focus();
+    this.#keepFocus(active);
   }
 
   #refused({ text, code, returned }) {
@@ -664,9 +664,16 @@ export class CustomerChat extends HTMLElement {
 
   #showStop() {
     const { isWriting } = this.connection;
+    const active = this.shadowRoot.activeElement;
     this.parts.stop.hidden = !isWriting;
     if (this.parts.forget) this.parts.forget.hidden = !this.connection.messages.size;
     this.parts.send.hidden = isWriting && !this.parts.text.value.trim();
+    this.#keepFocus(active);
+  }
+
+  // What is hidden takes the focus with it, and the keyboard would begin again at the top of the page.
+  #keepFocus(active) {
+    if (active?.closest("[hidden]")) this.parts.text.focus();
   }
 }
 
