@@ -296,6 +296,30 @@ def test_the_question_has_the_focus_when_there_is_nothing_left_to_stop(chat: Pag
     expect(chat.get_by_label("Su pregunta")).to_be_focused()
 
 
+def test_days_are_told_apart_and_not_announced(chat: Page, server: Server) -> None:
+    for question in ("formas de pago", "horario de cierre"):
+        ask(chat, question)
+        last_answer(chat)
+    expect(chat.locator(".day")).to_have_count(0)
+    server.run(
+        "from datetime import datetime, UTC; from chat.models import Message; "
+        "first, *others = Message.objects.order_by('-pk')[:4][::-1]; "
+        "Message.objects.filter(pk=first.pk).update(created_at=datetime(2025, 11, 26, 12, tzinfo=UTC)); "
+        "Message.objects.filter(pk=others[0].pk).update(created_at=datetime(2025, 11, 27, 12, tzinfo=UTC))"
+    )
+
+    chat.reload()
+
+    lines = chat.locator(".messages").get_by_role("listitem")
+    expect(lines.nth(0)).to_have_text("miércoles, 26 de noviembre de 2025", timeout=20_000)
+    expect(lines.nth(1)).to_contain_text("formas de pago")
+    expect(lines.nth(2)).to_have_text("jueves, 27 de noviembre de 2025")
+    today = chat.evaluate("() => new Date().toLocaleDateString('es', {weekday: 'long', day: 'numeric', month: 'long'})")
+    expect(chat.locator(".day").nth(2)).to_have_text(today)
+    expect(lines.nth(5)).to_contain_text("horario de cierre")
+    expect(chat.locator("#announcer")).to_be_empty()
+
+
 # On the chat's own page
 
 

@@ -214,7 +214,7 @@ export class CustomerChat extends HTMLElement {
     const on = (name, hear) => this.connection.addEventListener(name, (event) => hear(event.detail));
     on("message", ({ message, isNews }) => this.#put(message, isNews));
     on("done", ({ message }) => this.#done(message));
-    on("gone", ({ id }) => this.#item(id)?.remove());
+    on("gone", ({ id }) => this.#remove(id));
     on("pending", ({ clientId, text }) => this.#drawPending(clientId, text));
     on("settled", ({ clientId }) => this.#settled(clientId));
     on("handover", (handover) => this.#showHandover(handover));
@@ -430,10 +430,34 @@ export class CustomerChat extends HTMLElement {
   #newItem(message) {
     const item = this.#emptyItem(message.role, message.author);
     item.id = `message-${message.id}`;
+    item.dataset.at = message.at;
     const { messages } = this.parts;
     const later = [...messages.children].find((other) => Number(other.id.slice(8)) > message.id);
     messages.insertBefore(item, later ?? messages.querySelector("[data-client]"));
+    this.#drawDays();
     return item;
+  }
+
+  #remove(id) {
+    this.#item(id)?.remove();
+    this.#drawDays();
+  }
+
+  // Above the first message of each day. Where nothing is older than today, it goes without saying.
+  #drawDays() {
+    const { messages } = this.parts;
+    for (const line of messages.querySelectorAll(".day")) line.remove();
+    let day = new Date().toDateString();
+    for (const item of messages.querySelectorAll("[data-at]")) {
+      const date = new Date(item.dataset.at);
+      if (date.toDateString() !== day) item.before(make("li", { className: "day", textContent: this.#nameOf(date) }));
+      day = date.toDateString();
+    }
+  }
+
+  #nameOf(date) {
+    const year = date.getFullYear() === new Date().getFullYear() ? undefined : "numeric";
+    return date.toLocaleDateString(this.config.language, { weekday: "long", day: "numeric", month: "long", year });
   }
 
   #emptyItem(role, author = "") {
