@@ -159,6 +159,8 @@ def _texts() -> dict[str, Any]:
         "unhelpful": _("Not helpful"),
         "thanks": _("Thank you."),
         "undone": _("Your rating was taken back."),
+        "copy": _("Copy this answer"),
+        "copied": _("Copied"),
         "why": _("What was wrong?"),
         "reasons": {reason.value: str(reason.label) for reason in Feedback.Reason},
         "inYourWords": _("In your words (optional)"),

@@ -320,6 +320,50 @@ def test_days_are_told_apart_and_not_announced(chat: Page, server: Server) -> No
     expect(chat.locator("#announcer")).to_be_empty()
 
 
+CLIPBOARD = (
+    "() => { window.copied = []; const writeText = async (text) => { if (window.isForbidden) throw new Error();"
+    " window.copied.push(text); }; Object.defineProperty(navigator, 'clipboard', { value: { writeText } }); }"
+)
+
+
+def test_an_answer_is_copied_as_it_reads(chat: Page, server: Server) -> None:
+    server.set_answer("pay", MARKED)
+    # On a website without TLS there is no clipboard.
+    chat.add_init_script(f"({CLIPBOARD})()")
+    chat.reload()
+    ask(chat, "formas de pago")
+    expect(chat.locator(".message.writing .copy")).to_have_count(0)
+    last_answer(chat)
+    copy = chat.locator(".message.assistant .copy")
+    box = copy.bounding_box()
+    assert box is not None
+    assert min(box["width"], box["height"]) >= 44
+
+    chat.evaluate("() => (window.isForbidden = true)")
+    copy.press("Enter")
+    expect(chat.locator(".copied")).to_be_hidden()
+    chat.evaluate("() => (window.isForbidden = false)")
+    copy.press("Enter")
+
+    expect(chat.locator(".copied")).to_be_visible()
+    spoken = chat.locator(".copied").text_content()
+    assert spoken
+    expect(chat.locator("#announcer")).to_have_text(spoken)
+    [text] = chat.evaluate("() => window.copied")
+    assert re.sub(r"\s+", " ", text) == "Con tarjeta. Plazo Precio 24 h 5 € Mire la tienda."
+    expect(copy).to_be_focused()
+    expect(chat.locator(".copied")).to_be_hidden()
+
+
+def test_where_there_is_no_clipboard_nothing_is_offered(page: Page, host: Host) -> None:
+    page.goto(host.origin)
+    launcher(page).click()
+    ask(page, "formas de pago")
+    last_answer(page)
+    expect(page.locator(".rating")).to_be_visible()
+    expect(page.locator(".copy")).to_have_count(0)
+
+
 # On the chat's own page
 
 

@@ -5,6 +5,7 @@ import { filled, fromHtml, icon, make } from "./drawing.js";
 import { PeopleBar } from "./people.js";
 
 const ONLINE_MS = 2_000;
+const COPIED_MS = 2_000;
 // What else covers the page, such as the browser's own bar, is lower.
 const MIN_KEYBOARD_PIXELS = 100;
 const REASONS = ["incorrect", "incomplete", "outdated", "inappropriate", "other"];
@@ -491,9 +492,28 @@ export class CustomerChat extends HTMLElement {
     if (message.note) below.unshift(make("p", { className: "source note", textContent: message.note, dir: "auto" }));
     item.querySelector(".meta").after(...below);
     if (message.finish_reason === "error") return;
-    if (!item.querySelector(".rating")) item.append(this.#rating(message.id));
+    if (!item.querySelector(".actions")) {
+      const copy = message.text ? this.#copyButton(item) : [];
+      item.append(make("div", { className: "actions" }, this.#rating(message.id), ...copy));
+    }
     if (message.offers_person && !item.querySelector(".offer")) item.append(this.#personOffer());
     this.#showRating(item, message.feedback);
+  }
+
+  // A browser may have no clipboard, and a screen for everybody leaves nothing in it.
+  #copyButton(item) {
+    if (!navigator.clipboard || this.kioskSeconds) return [];
+    const done = make("span", { className: "copied", hidden: true, ariaHidden: "true", textContent: this.texts.copied });
+    let timer = 0;
+    const copy = async () => {
+      await navigator.clipboard.writeText(item.querySelector(".bubble").innerText);
+      done.hidden = false;
+      this.#announce(this.texts.copied);
+      clearTimeout(timer);
+      timer = setTimeout(() => (done.hidden = true), COPIED_MS);
+    };
+    // Where the browser forbids it, nothing is copied and nothing said.
+    return [this.#iconButton("copy", this.texts.copy, () => copy().catch(() => {})), done];
   }
 
   #sourceLine({ question, revised }) {
@@ -565,7 +585,7 @@ export class CustomerChat extends HTMLElement {
     if (!form) {
       shown.querySelector("textarea").value = feedback.text;
       if (feedback.text || feedback.reasons.length) this.#fold(shown, true);
-      item.querySelector(".rating").after(shown);
+      item.querySelector(".actions").after(shown);
       if (this.#isAtEnd(400)) this.#scrollToEnd();
     }
   }
