@@ -55,4 +55,5 @@ def _stored() -> list[Stored]:
         Stored("chat.draft", tab, _("what you have begun to write")),
         Stored("chat.unsent", tab, _("what you have sent and has not arrived yet")),
         Stored("chat.isOpen", device, _("on other websites, whether the chat is open")),
+        Stored("chat.wholeAnswers", device, _("whether answers are shown only when they are whole")),
     ]

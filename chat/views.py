@@ -166,6 +166,8 @@ def _texts() -> dict[str, Any]:
         "inYourWords": _("In your words (optional)"),
         "sendFeedback": _("Send"),
         "changeFeedback": _("Change what you said"),
+        "options": _("Options"),
+        "wholeAnswers": _("Show whole answers"),
         "privacy": _("Privacy"),
         "forget": _("Delete conversation"),
         "confirmForget": _("Delete this conversation for good?"),

@@ -364,6 +364,44 @@ def test_where_there_is_no_clipboard_nothing_is_offered(page: Page, host: Host) 
     expect(page.locator(".copy")).to_have_count(0)
 
 
+def test_whole_answers_are_shown_at_once_to_who_wants_them(chat: Page, server: Server) -> None:
+    server.set_answer("pay", LONG)
+    box = chat.locator("#whole")
+    expect(box).to_be_hidden()
+    chat.locator("#options").press("Enter")
+    expect(box).not_to_be_checked()
+    row = chat.locator(".below label").bounding_box()
+    assert row is not None
+    assert row["height"] >= 44
+    ask(chat, "formas de pago")
+    expect(chat.locator(".message.writing")).to_have_count(1, timeout=30_000)
+
+    box.press("Space")
+
+    bubble = chat.locator(".message.assistant .bubble").last
+    expect(chat.locator(".message.waiting")).to_have_count(1)
+    expect(bubble).to_be_empty()
+    expect(chat.locator(".message.assistant .meta")).to_have_text("El asistente está escribiendo")
+    expect(chat.locator("#announcer")).to_have_text("El asistente está escribiendo")
+    assert last_answer(chat) == LONG
+    expect(chat.locator("#announcer")).to_have_text(LONG)
+
+    chat.reload()
+    expect(chat.locator(".message")).to_have_count(2, timeout=20_000)
+    chat.evaluate(
+        "() => { window.lengths = new Set(); const log = document.querySelector('customer-chat').shadowRoot"
+        ".querySelector('.messages'); new MutationObserver(() => { const bubbles = log.querySelectorAll("
+        "'.message.assistant .bubble'); if (bubbles.length > 1) window.lengths.add(bubbles[1].textContent.length); })"
+        ".observe(log, {childList: true, subtree: true}); }"
+    )
+    ask(chat, "¿cómo puedo pagar?")
+    expect(chat.locator(".message.waiting")).to_have_count(0, timeout=60_000)
+    assert last_answer(chat) == LONG
+    assert chat.evaluate("() => [...window.lengths]") == [0, len(LONG)]
+    expect(chat.locator("#whole")).to_be_checked()
+    expect(chat.locator(".below details")).not_to_have_attribute("open", "")
+
+
 # On the chat's own page
 
 

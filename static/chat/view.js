@@ -16,6 +16,8 @@ export class CustomerChat extends HTMLElement {
     this.attachShadow({ mode: "open" });
     this.unread = 0;
     this.isLive = null;
+    // Answers are shown when they are whole, not as they grow.
+    this.isWhole = false;
     // The reader is at the end of what was said, and is to stay there whatever changes around it.
     this.isFollowing = true;
     this.scrolledTo = 0;
@@ -25,6 +27,7 @@ export class CustomerChat extends HTMLElement {
   // kioskSeconds: forget the conversation when nobody has touched the screen for so long; 0 for no kiosk.
   setUp({ config, connection, memory, isPage = false, kioskSeconds = 0 }) {
     Object.assign(this, { connection, memory, isPage, kioskSeconds });
+    this.isWhole = !kioskSeconds && Boolean(memory.recall("wholeAnswers"));
     this.classList.add(isPage ? "page" : kioskSeconds ? "kiosk" : "floating");
     this.#draw(config);
     this.#listen();
@@ -67,13 +70,14 @@ export class CustomerChat extends HTMLElement {
   translate(config) {
     const { isOpen, isFollowing } = this;
     const { activeElement } = this.shadowRoot;
-    const { log, text } = this.parts;
+    const { log, text, options } = this.parts;
     const draft = text.value;
     const email = this.people.email.value;
     const below = log.scrollHeight - log.scrollTop;
     this.#draw(config);
     this.parts.text.value = draft;
     this.people.email.value = email;
+    if (options) this.parts.options.open = options.open;
     if (isOpen) this.#show();
     else this.#labelLauncher();
     this.connection.setLanguage(config.language);
@@ -192,7 +196,19 @@ export class CustomerChat extends HTMLElement {
     this.parts.forget.onclick = () => {
       if (confirm(this.texts.confirmForget)) this.connection.deleteConversation();
     };
-    return [privacy, this.parts.forget];
+    return [privacy, this.#options(), this.parts.forget];
+  }
+
+  #options() {
+    const box = make("input", { type: "checkbox", id: "whole", checked: this.isWhole });
+    box.onchange = () => {
+      this.isWhole = box.checked;
+      this.memory.remember("wholeAnswers", this.isWhole || null);
+      for (const message of this.connection.messages.values()) if (this.#isWriting(message)) this.#drawMessage(message);
+    };
+    const summary = make("summary", { id: "options", textContent: this.texts.options });
+    this.parts.options = make("details", {}, summary, make("label", {}, box, this.texts.wholeAnswers));
+    return this.parts.options;
   }
 
   #iconButton(name, label, onclick) {
@@ -409,23 +425,33 @@ export class CustomerChat extends HTMLElement {
 
   #drawMessage(message) {
     const item = this.#item(message.id) ?? this.#newItem(message);
-    const isWriting = message.role === "assistant" && !message.finish_reason;
-    item.classList.toggle("writing", isWriting && message.text !== "");
-    item.classList.toggle("waiting", isWriting && message.text === "");
+    const isWriting = this.#isWriting(message);
+    const { text, html } = isWriting && this.isWhole ? { text: "", html: "" } : message;
+    item.classList.toggle("writing", isWriting && text !== "");
+    item.classList.toggle("waiting", isWriting && text === "");
     item.setAttribute("aria-busy", String(isWriting));
     const bubble = item.querySelector(".bubble");
     if (message.language) bubble.lang = message.language;
-    if (message.html) bubble.replaceChildren(fromHtml(message.html, { withLinks: !this.kioskSeconds }));
-    else bubble.textContent = message.text;
-    bubble.classList.toggle("plain", !message.html);
-    bubble.hidden = message.text === "" && !isWriting;
+    if (html) bubble.replaceChildren(fromHtml(html, { withLinks: !this.kioskSeconds }));
+    else bubble.textContent = text;
+    bubble.classList.toggle("plain", !html);
+    bubble.hidden = text === "" && !isWriting;
     const meta = item.querySelector(".meta");
-    const time = this.#timeOf(message.at);
-    meta.replaceChildren(this.#endNote(message) || (message.author ? `${message.author} · ${time}` : time));
+    meta.replaceChildren(this.#noteOf(message));
     if (["cancelled", "error"].includes(message.finish_reason) && !this.#isAskedAgain(message.id))
       meta.append(" ", this.#retryButton(message));
     if (message.client_id?.startsWith("again-")) this.#item(message.client_id.slice(6))?.querySelector(".again")?.remove();
     if (message.finish_reason && message.role === "assistant") this.#drawBelow(item, message);
+  }
+
+  #isWriting(message) {
+    return message.role === "assistant" && !message.finish_reason;
+  }
+
+  #noteOf(message) {
+    if (this.isWhole && this.#isWriting(message)) return this.texts.writing;
+    const time = this.#timeOf(message.at);
+    return this.#endNote(message) || (message.author ? `${message.author} · ${time}` : time);
   }
 
   #newItem(message) {
@@ -636,7 +662,7 @@ export class CustomerChat extends HTMLElement {
   #showPlace({ id, place }) {
     const message = this.connection.messages.get(id);
     if (!message || message.text || message.finish_reason) return;
-    const note = place ? filled(this.texts.waiting, { place }) : this.#timeOf(message.at);
+    const note = place ? filled(this.texts.waiting, { place }) : this.#noteOf(message);
     this.#item(id).querySelector(".meta").textContent = note;
   }
 
