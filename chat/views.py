@@ -169,6 +169,12 @@ def _texts() -> dict[str, Any]:
         "options": _("Options"),
         "wholeAnswers": _("Show whole answers"),
         "privacy": _("Privacy"),
+        "anew": _("New conversation"),
+        "confirmAnew": _(
+            "Begin a new conversation? This one stays stored for its time, but you can no longer see, download or "
+            "delete it."
+        ),
+        "begun": _("A new conversation has begun."),
         "forget": _("Delete conversation"),
         "confirmForget": _("Delete this conversation for good?"),
         "forgotten": _("This conversation has been deleted. What you write next begins a new one."),

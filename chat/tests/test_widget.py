@@ -402,6 +402,57 @@ def test_whole_answers_are_shown_at_once_to_who_wants_them(chat: Page, server: S
     expect(chat.locator(".below details")).not_to_have_attribute("open", "")
 
 
+def test_a_new_conversation_begins_on_every_page_and_the_old_one_is_kept(chat: Page, server: Server) -> None:
+    anew = chat.locator(".anew")
+    chat.locator("#options").press("Enter")
+    expect(chat.locator("#whole")).to_be_visible()
+    expect(anew).to_be_hidden()
+    ask(chat, "formas de pago")
+    last_answer(chat)
+    second = chat.context.new_page()
+    second.goto(chat.url)
+    expect(second.locator(".message")).to_have_count(2, timeout=20_000)
+    server.run("from chat.models import Conversation; known = list(Conversation.objects.all())")
+    chat.once("dialog", lambda dialog: dialog.dismiss())
+    anew.click()
+    expect(chat.locator(".message")).to_have_count(2)
+
+    chat.once("dialog", lambda dialog: dialog.accept())
+    anew.press("Enter")
+
+    for each in (chat, second):
+        expect(each.locator(".message")).to_have_count(0)
+        expect(each.locator(".forget")).to_be_hidden()
+    expect(chat.get_by_label("Su pregunta")).to_be_focused()
+    expect(chat.locator("#announcer")).not_to_be_empty()
+    expect(second.locator("#announcer")).to_be_empty()
+    chat.keyboard.type("horario de cierre")
+    chat.keyboard.press("Enter")
+    expect(chat.locator(".message.assistant")).to_have_count(1, timeout=30_000)
+    assert last_answer(chat) == "Cerramos a las ocho."
+    expect(second.locator(".message.user")).to_have_text(re.compile("horario de cierre"))
+    chat.reload()
+    said = ["horario de cierre", "Cerramos a las ocho."]
+    expect(chat.locator(".message .bubble")).to_have_text(said, timeout=20_000)
+    server.run(
+        "assert Conversation.objects.count() == len(known) + 1; assert all(each.messages.exists() for each in known)"
+    )
+    second.close()
+
+
+def test_who_has_passed_on_a_conversation_begins_no_new_one_meanwhile(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    page.locator("#options").click()
+    ask(page, "formas de pago")
+    last_answer(page)
+    expect(page.locator(".anew")).to_be_visible()
+    page.locator("#person").click()
+    expect(page.locator(".people")).to_be_visible()
+    expect(page.locator(".anew")).to_be_hidden()
+    page.get_by_role("button", name="Volver al asistente").click()
+    expect(page.locator(".anew")).to_be_visible()
+
+
 # On the chat's own page
 
 

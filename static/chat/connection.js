@@ -93,6 +93,13 @@ export class Connection extends EventTarget {
     this.socket?.close();
   }
 
+  // The conversation stays at the server as it is; what is said next begins another, on the other tabs too.
+  beginAnew() {
+    this.#leave({ isStored: false });
+    this.memory.remember("conversation", {});
+    this.#beginAgain();
+  }
+
   // It is deleted at the server, which then says so to all pages.
   deleteConversation() {
     this.#sendSurely({ type: "forget" });
@@ -167,13 +174,24 @@ export class Connection extends EventTarget {
     } else this.#send({ type: "ping" });
   }
 
-  // Another tab has started a conversation: it is this one's too, if it has none.
+  // Another tab has started a conversation, which is this one's too if it has none, or has left the one that both had.
   #adopt() {
-    if (this.conversation.conversation || this.unsent.size) return;
-    const started = this.memory.recall("conversation");
-    if (!started) return;
-    this.conversation = started;
-    this.#send(this.#greeting());
+    const stored = this.memory.recall("conversation");
+    if (!stored || this.unsent.size) return;
+    if (!this.conversation.conversation) {
+      this.conversation = stored;
+      this.#send(this.#greeting());
+    } else if (!stored.conversation) {
+      this.#leave({ isStored: false });
+      this.#beginAgain();
+    }
+  }
+
+  // On a new socket, so that nothing arrives any more of the conversation that was left.
+  #beginAgain() {
+    this.#tell("forgotten", { isDeleted: false });
+    if (this.socket) this.#drop();
+    this.#connect();
   }
 
   #offline() {

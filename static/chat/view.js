@@ -196,7 +196,7 @@ export class CustomerChat extends HTMLElement {
     this.parts.forget.onclick = () => {
       if (confirm(this.texts.confirmForget)) this.connection.deleteConversation();
     };
-    return [privacy, this.#options(), this.parts.forget];
+    return [privacy, this.parts.forget, this.#options()];
   }
 
   #options() {
@@ -207,8 +207,20 @@ export class CustomerChat extends HTMLElement {
       for (const message of this.connection.messages.values()) if (this.#isWriting(message)) this.#drawMessage(message);
     };
     const summary = make("summary", { id: "options", textContent: this.texts.options });
-    this.parts.options = make("details", {}, summary, make("label", {}, box, this.texts.wholeAnswers));
+    const choices = make("div", { className: "choices" }, make("label", {}, box, this.texts.wholeAnswers), this.#anew());
+    this.parts.options = make("details", {}, summary, choices);
     return this.parts.options;
+  }
+
+  #anew() {
+    this.parts.anew = make("button", { type: "button", className: "anew", textContent: this.texts.anew, hidden: true });
+    this.parts.anew.onclick = () => {
+      if (!confirm(this.texts.confirmAnew)) return;
+      this.connection.beginAnew();
+      this.parts.options.open = false;
+      this.#announce(this.texts.begun);
+    };
+    return this.parts.anew;
   }
 
   #iconButton(name, label, onclick) {
@@ -240,7 +252,7 @@ export class CustomerChat extends HTMLElement {
     on("refused", (refusal) => this.#refused(refusal));
     on("offline", () => this.#showBanner(this.texts.offline));
     on("online", () => this.#online());
-    on("ready", () => this.#showStop());
+    on("ready", () => this.#showButtons());
     on("forgotten", ({ isDeleted }) => this.#empty(isDeleted));
     document.addEventListener("keydown", (event) => this.#key(event));
     window.visualViewport?.addEventListener("resize", () => this.#fit());
@@ -262,7 +274,7 @@ export class CustomerChat extends HTMLElement {
     text.addEventListener("input", () => {
       this.parts.problem.textContent = "";
       this.#saveDraft();
-      this.#showStop();
+      this.#showButtons();
     });
     stop.onclick = () => this.connection.stop();
     newer.onclick = () => this.#scrollToEnd();
@@ -322,13 +334,12 @@ export class CustomerChat extends HTMLElement {
 
   #showHandover(handover) {
     const { messages, person, subtitle } = this.parts;
-    const active = this.shadowRoot.activeElement;
     this.people.show(handover);
     person.hidden = Boolean(handover);
     const isTaken = handover?.state === "taken";
     messages.classList.toggle("passed-on", Boolean(handover));
     subtitle.textContent = isTaken ? filled(this.texts.personAnswers, { name: handover.agent }) : this.config.subtitle;
-    this.#keepFocus(active);
+    this.#showButtons();
   }
 
   #refused({ text, code, returned }) {
@@ -397,7 +408,7 @@ export class CustomerChat extends HTMLElement {
     this.#drawMessage(message);
     if (this.isFollowing) this.#scrollToEnd();
     else if (isNews) this.parts.newer.hidden = false;
-    this.#showStop();
+    this.#showButtons();
     this.#emit("message", message);
   }
 
@@ -411,7 +422,7 @@ export class CustomerChat extends HTMLElement {
       this.#announce(this.texts.forgotten);
     }
     for (const [clientId, text] of this.connection.unsent) this.#drawPending(clientId, text);
-    this.#showStop();
+    this.#showButtons();
   }
 
   #done(message) {
@@ -732,18 +743,17 @@ export class CustomerChat extends HTMLElement {
     this.scrolledTo = log.scrollTop;
   }
 
-  #showStop() {
-    const { isWriting } = this.connection;
+  #showButtons() {
+    const { stop, send, text, forget, anew } = this.parts;
+    const { isWriting, messages, handover } = this.connection;
     const active = this.shadowRoot.activeElement;
-    this.parts.stop.hidden = !isWriting;
-    if (this.parts.forget) this.parts.forget.hidden = !this.connection.messages.size;
-    this.parts.send.hidden = isWriting && !this.parts.text.value.trim();
-    this.#keepFocus(active);
-  }
-
-  // What is hidden takes the focus with it, and the keyboard would begin again at the top of the page.
-  #keepFocus(active) {
-    if (active?.closest("[hidden]")) this.parts.text.focus();
+    stop.hidden = !isWriting;
+    send.hidden = isWriting && !text.value.trim();
+    if (forget) forget.hidden = !messages.size;
+    // Who waits for people would lose their answer with the conversation.
+    if (anew) anew.hidden = !messages.size || Boolean(handover);
+    // What is hidden takes the focus with it, and the keyboard would begin again at the top of the page.
+    if (active?.closest("[hidden]")) text.focus();
   }
 }
 
