@@ -87,7 +87,7 @@ class Conversation(models.Model):
     """Belongs to whoever holds its token; only the token's digest is kept."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    token_sha256 = models.CharField(max_length=64, editable=False)
+    token_sha256 = models.CharField(max_length=64, unique=True, editable=False)
     language = models.CharField(_("language"), max_length=2, choices=Language.choices, default=Language.SPANISH)
     site = models.ForeignKey(Site, on_delete=models.SET_NULL, null=True, blank=True, verbose_name=_("website"))
     # What the website says of who writes; nobody has checked it.
@@ -110,13 +110,26 @@ class Conversation(models.Model):
         return str(self.id)[:8]
 
     @classmethod
-    def start(cls, language: str, **values: Any) -> tuple[Conversation, str]:
-        """A new conversation and the token that opens it, which is told once."""
-        token = secrets.token_urlsafe(32)
+    def start(cls, language: str, *, token: str = "", **values: Any) -> tuple[Conversation, str]:
+        """A new conversation and the token that opens it: the page's own, or one that is told once.
+
+        Raises:
+            IntegrityError: the token has begun one already.
+        """
+        token = token or secrets.token_urlsafe(32)
         conversation = cls(token_sha256=_digest(token), language=language, trial=running_trial(), **values)
         conversation.is_challenger = conversation.trial is not None and conversation.trial.takes(conversation.id)
         conversation.save()
         return conversation, token
+
+    @classmethod
+    async def begun_with(cls, token: str, site: Site | None) -> Conversation:
+        """What a page has begun on a website with a token of its own.
+
+        Raises:
+            Conversation.DoesNotExist: nothing, or on another website.
+        """
+        return await cls.objects.aget(token_sha256=_digest(token), site=site)
 
     @classmethod
     def opened_by(cls, pk: str, token: str) -> Conversation | None:

@@ -70,7 +70,9 @@ class _Answer:
         self.frames: list[dict[str, Any]] = []
 
     async def send(self, frame: dict[str, Any]) -> None:
-        self.frames.append(frame)
+        # What is stored comes at the end in any case, with the moment from which to ask on.
+        if frame["type"] != "ready":
+            self.frames.append(frame)
 
     async def join(self, conversation: Conversation) -> None:
         """Published frames do not come this way: the page asks for them."""

@@ -1,9 +1,10 @@
 """What a customer's page and the server say to each other, whatever carries it: a websocket (consumers.py) or plain
 requests (polling.py).
 
-in   {"type": "start", "language", "site"?, "conversation"?, "token"?}   {"type": "message", "client_id", "text"}
+in   {"type": "start", "language", "site"?, "conversation"?, "token"?}
+     {"type": "message", "client_id", "text", "token"?}
      {"type": "stop"}   {"type": "resume"}   {"type": "ping"}
-     {"type": "person"}   {"type": "contact", "email"}   {"type": "leave_people"}
+     {"type": "person", "token"?}   {"type": "contact", "email"}   {"type": "leave_people"}
      {"type": "identify", "name", "email"}
      {"type": "forget"}
      {"type": "feedback", "message_id", "rating": "up" | "down" | null, "reasons": […], "text"}
@@ -11,6 +12,10 @@ out  ready   conversation   message   withdrawn   waiting   delta   done   forgo
      handover   error
 
 The page must say where it belongs before anything else is heard: with a site's key where it is a page of that site.
+
+The token of a message or of a wish for a person is the page's own for the conversation that it begins with this: 32
+random bytes in base64url. So what is sent again on another connection, since the first was lost before it answered,
+goes into the conversation that it began. Without one the server makes it; `conversation` tells it either way.
 """
 
 from __future__ import annotations
@@ -79,8 +84,7 @@ class Session:
             await self._act_on(frame)
         except Conversation.DoesNotExist as error:
             await self.leave()
-            client_id = frame["client_id"] if frame["type"] == "message" else ""
-            raise _unknown_conversation(client_id) from error
+            raise _unknown_conversation(_client_id(frame)) from error
 
     async def _act_on(self, frame: dict[str, Any]) -> None:
         """
@@ -110,7 +114,7 @@ class Session:
             case "feedback":
                 await self._feedback(frame)
             case "person":
-                await self._person()
+                await self._person(frame)
             case "forget":
                 await self._forget()
             case "contact":
@@ -170,7 +174,7 @@ class Session:
                 _("You are writing very fast. Please wait %(seconds)d seconds.") % {"seconds": seconds},
                 client_id=client_id,
             )
-        conversation = await self._ensured()
+        conversation, is_resumed = await self._ensured(frame)
         try:
             turn = await replies.store(conversation, text, client_id)
         except IntegrityError:
@@ -181,6 +185,8 @@ class Session:
         if turn.answer is None:
             await people.look(conversation)
             await people.tell_inbox()
+        if is_resumed:
+            await self.send_history()
 
     async def _feedback(self, frame: dict[str, Any]) -> None:
         message = await self._rateable(frame.get("message_id"))
@@ -202,11 +208,13 @@ class Session:
             raise BadFrame("unknown_message", _("That answer is not here any more."))
         return message
 
-    async def _person(self) -> None:
+    async def _person(self, frame: dict[str, Any]) -> None:
         self._take_turn()
-        conversation = await self._ensured()
+        conversation, is_resumed = await self._ensured(frame)
         language = await spoken_language(conversation, self.language)
         await people.ask(conversation, language)
+        if is_resumed:
+            await self.send_history()
 
     async def _contact(self, frame: dict[str, Any]) -> None:
         email = frame.get("email")
@@ -261,15 +269,25 @@ class Session:
         if self.conversation is not None:
             await Conversation.objects.filter(pk=self.conversation.pk).aupdate(**self.identity)
 
-    async def _ensured(self) -> Conversation:
-        """The conversation, begun now if there is none yet."""
-        if self.conversation is None:
-            begin = database_sync_to_async(Conversation.start)
-            conversation, token = await begin(self.language, site=self.site, **self.identity)
-            await self._join(conversation)
-            await self.carrier.send({"type": "conversation", "conversation": str(conversation.id), "token": token})
-        assert self.conversation is not None
-        return self.conversation
+    async def _ensured(self, frame: dict[str, Any]) -> tuple[Conversation, bool]:
+        """The conversation, begun now if there is none yet; and whether it was begun on another connection, so that the
+        page may not know all of it.
+
+        Raises:
+            BadFrame: the frame's token cannot be one.
+            Conversation.DoesNotExist: the token has begun one on another website.
+        """
+        if self.conversation is not None:
+            return self.conversation, False
+        begin = database_sync_to_async(Conversation.start)
+        token, is_resumed = _own_token(frame), False
+        try:
+            conversation, token = await begin(self.language, token=token, site=self.site, **self.identity)
+        except IntegrityError:
+            conversation, is_resumed = await Conversation.begun_with(token, self.site), True
+        await self._join(conversation)
+        await self.carrier.send({"type": "conversation", "conversation": str(conversation.id), "token": token})
+        return conversation, is_resumed
 
     async def _join(self, conversation: Conversation) -> None:
         self.conversation = conversation
@@ -312,6 +330,25 @@ class Session:
         status = await database_sync_to_async(public_status)()
         self.is_live = bool(status["live"])
         return status
+
+
+def _own_token(frame: dict[str, Any]) -> str:
+    """The page's own for a conversation that it begins; empty where it leaves that to the server.
+
+    Raises:
+        BadFrame: it does not look like one.
+    """
+    token = frame.get("token")
+    if token is None:
+        return ""
+    if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9_-]{43}", token):
+        text = _("The key that this page has made for the conversation is not a valid one.")
+        raise BadFrame("bad_token", text, client_id=_client_id(frame))
+    return token
+
+
+def _client_id(frame: dict[str, Any]) -> str:
+    return frame["client_id"] if frame["type"] == "message" else ""
 
 
 def _unknown_conversation(client_id: str = "") -> BadFrame:

@@ -40,6 +40,8 @@ from training.tests.shop import SHOP
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
 
 APPROVED = {answer for _, answer, _ in SHOP.values()}
+# What a page makes for the conversation that it begins.
+OWN = "own-token_" + "x" * 33
 ORIGIN = [(b"origin", b"http://localhost"), (b"host", b"localhost")]
 
 
@@ -67,8 +69,8 @@ class Client:
             if frame["type"] in types:
                 return frame
 
-    async def ask(self, text: str, client_id: str = "c1") -> None:
-        await self.send({"type": "message", "client_id": client_id, "text": text})
+    async def ask(self, text: str, client_id: str = "c1", **more: Any) -> None:
+        await self.send({"type": "message", "client_id": client_id, "text": text, **more})
 
     async def read_answer(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         deltas: list[dict[str, Any]] = []
@@ -323,6 +325,103 @@ def test_it_answers_a_message_that_is_sent_twice_only_once(live: AdapterVersion)
 
     run(scenario)
     assert Message.objects.count() == 2
+
+
+def test_a_first_message_that_is_sent_again_on_another_connection_is_stored_once(live: AdapterVersion) -> None:
+    async def scenario() -> None:
+        lost = Client()
+        await lost.open()
+        await lost.ask("formas de pago", token=OWN)
+        _, answer = await lost.read_answer()
+        await lost.close()
+        client = Client()
+        assert (await client.open())["messages"] == []
+        await client.ask("formas de pago", token=OWN)
+        ready = await client.wait_for("ready")
+        assert client.conversation == lost.conversation
+        assert client.conversation["token"] == OWN
+        assert [each["role"] for each in ready["messages"]] == ["user", "assistant"]
+        assert ready["messages"][1]["text"] == answer["text"]
+        await client.ask("horario de cierre", "c2", token=OWN)
+        assert (await client.read_answer())[1]["text"] == "Cerramos a las ocho."
+        await client.close()
+        assert (await Client().open(**client.conversation))["type"] == "ready", "it is opened by its token"
+
+    run(scenario)
+    assert Conversation.objects.count() == 1
+    assert Message.objects.filter(role="user").count() == 2
+
+
+def test_a_first_message_that_comes_on_two_connections_at_once_is_stored_once(live: AdapterVersion) -> None:
+    async def scenario() -> None:
+        clients = [Client() for _ in range(4)]
+        for client in clients:
+            await client.open()
+        await asyncio.gather(*(client.ask("formas de pago", token=OWN) for client in clients))
+        for client in clients:
+            await client.wait_for("message", "ready")
+            await client.close()
+        assert len({client.conversation["conversation"] for client in clients}) == 1
+
+    run(scenario)
+    assert Conversation.objects.count() == 1
+    assert Message.objects.filter(role="user").count() == 1
+
+
+def test_a_wish_for_a_person_and_what_is_said_on_the_next_connection_are_one_conversation(db: None) -> None:
+    async def scenario() -> None:
+        lost, client = Client(), Client()
+        await lost.open()
+        await lost.send({"type": "person", "token": OWN})
+        await lost.wait_for("handover")
+        await lost.close()
+        await client.open()
+        await client.ask("¿hay alguien?", token=OWN)
+        ready = await client.wait_for("ready")
+        assert [each["role"] for each in ready["messages"]] == ["system", "user"], "nothing of it is missing"
+        assert ready["handover"] is not None
+        await client.send({"type": "person"})
+        await client.close()
+
+    run(scenario)
+    assert Conversation.objects.count() == 1
+
+
+def test_what_comes_late_does_not_bring_a_deleted_conversation_back(db: None) -> None:
+    async def scenario() -> None:
+        client, late = Client(), Client()
+        await client.open()
+        await client.ask("un secreto", token=OWN)
+        await client.wait_for("message")
+        await client.send({"type": "forget"})
+        await client.wait_for("forgotten")
+        await client.close()
+        await late.open()
+        await late.ask("formas de pago", "c2", token=OWN)
+        await late.wait_for("message")
+        assert late.conversation["conversation"] != client.conversation["conversation"]
+        await late.close()
+
+    run(scenario)
+    assert [message.text for message in Message.objects.filter(role="user")] == ["formas de pago"]
+
+
+@pytest.mark.parametrize("token", ["", "a" * 42, "a" * 44, "a" * 42 + "=", "a" * 42 + "\n", "é" * 43, 5, [], True])
+@pytest.mark.parametrize("kind", ["message", "person"])
+def test_a_page_is_told_that_its_token_cannot_be_one(db: None, kind: str, token: Any) -> None:
+    async def scenario() -> None:
+        client = Client()
+        await client.open()
+        await client.send({"type": kind, "client_id": "c1", "text": "hola", "token": token})
+        error = await client.wait_for("error")
+        assert (error["code"], error["client_id"]) == ("bad_token", "c1" if kind == "message" else "")
+        assert error["text"]
+        await client.ask("hola")
+        await client.wait_for("conversation")
+        await client.close()
+
+    run(scenario)
+    assert Conversation.objects.count() == 1
 
 
 @pytest.mark.parametrize(

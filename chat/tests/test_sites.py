@@ -14,7 +14,7 @@ from django.test import AsyncClient, Client
 from chat.consumers import CLOSE_FORBIDDEN
 from chat.models import Conversation, Message, Site
 from chat.origins import OriginError, normalised
-from chat.tests.test_consumers import run
+from chat.tests.test_consumers import OWN, run
 from chatbot_site.asgi import application
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.database]
@@ -183,6 +183,26 @@ def test_another_sites_key_opens_nothing(site: Site) -> None:
     run(scenario)
 
 
+def test_a_pages_own_token_opens_nothing_of_another_site(site: Site) -> None:
+    other = Site.objects.create(name="Other", origins="https://other.example")
+    conversation, _ = Conversation.start("es", token=OWN, site=site)
+    conversation.messages.create(role="user", text="un secreto", client_id="c1")
+
+    async def scenario() -> None:
+        socket, _ = await connect("https://other.example")
+        await exchange(socket, {"type": "start", "site": other.key})
+        for client_id in ("c1", "c2"):
+            message = {"type": "message", "client_id": client_id, "text": "hola", "token": OWN}
+            refused = await exchange(socket, message)
+            assert (refused["code"], refused["client_id"]) == ("unknown_conversation", client_id)
+        refused = await exchange(socket, {"type": "person", "token": OWN})
+        assert refused["code"] == "unknown_conversation"
+        await socket.disconnect()
+
+    run(scenario)
+    assert Message.objects.count() == 1
+
+
 def test_identify_is_stored_with_the_conversation(site: Site) -> None:
     async def scenario() -> None:
         socket, _ = await connect(SHOP)
@@ -261,6 +281,27 @@ def test_a_conversation_goes_on_over_plain_requests(site: Site) -> None:
             assert "hola" not in refused.content.decode()
 
     run(scenario)
+    assert Message.objects.filter(role="user").count() == 1
+
+
+def test_a_first_message_that_is_posted_again_is_stored_once(site: Site) -> None:
+    """Its answer was lost, so the page does not know its conversation."""
+
+    async def scenario() -> None:
+        client = AsyncClient()
+        frame = {"type": "message", "client_id": "c1", "text": "hola", "token": OWN}
+        lost = await post(client, site, {"conversation": "", "frame": frame})
+        again = await post(client, site, {"conversation": "", "frame": frame})
+        assert frames_of(again)["conversation"] == frames_of(lost)["conversation"]
+        assert [frame["type"] for frame in again.json()["frames"]] == ["conversation", "ready"]
+        ready = frames_of(again)["ready"]
+        assert "cursor" in ready, "the page goes on asking"
+        assert [each["role"] for each in ready["messages"]] == ["user", "assistant"]
+        wrong = await post(client, site, {"frame": {**frame, "token": "short"}})
+        assert (wrong.status_code, frames_of(wrong)["error"]["code"]) == (400, "bad_token")
+
+    run(scenario)
+    assert Conversation.objects.count() == 1
     assert Message.objects.filter(role="user").count() == 1
 
 
