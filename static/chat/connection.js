@@ -33,15 +33,19 @@ export class Connection extends EventTarget {
   }
 
   start() {
-    const wake = () => this.#reconnectNow();
-    for (const name of ["online", "pageshow"]) addEventListener(name, wake);
+    const wake = () => document.visibilityState === "visible" && this.#reconnectNow();
+    addEventListener("pageshow", wake);
     document.addEventListener("visibilitychange", wake);
+    // Also where nobody looks, since nothing else goes on by itself.
+    addEventListener("online", () => this.#reconnectNow());
+    addEventListener("offline", () => this.#cutOff());
     // Some browsers do not keep a page for the way back that has an open socket, and a kept one hears nothing.
     addEventListener("pagehide", () => this.#rest());
     addEventListener("storage", () => this.#adopt());
     setInterval(() => this.#checkLife(), PING_MS);
     for (const [clientId, text] of this.unsent) this.#tell("pending", { clientId, text });
-    this.#connect();
+    // Whatever the browser thinks of the network: the server may be on this very machine.
+    this.#open();
   }
 
   // What is asked again with the same id is answered once.
@@ -114,6 +118,11 @@ export class Connection extends EventTarget {
   #connect() {
     clearTimeout(this.reconnectTimer);
     if (this.socket && this.socket.readyState <= WebSocket.OPEN) return;
+    if (navigator.onLine) this.#open();
+    else this.#offline();
+  }
+
+  #open() {
     const address = new URL("ws/chat/", this.base);
     address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
     const opened = new WebSocket(address);
@@ -145,7 +154,6 @@ export class Connection extends EventTarget {
   }
 
   #reconnectNow() {
-    if (document.visibilityState !== "visible") return;
     this.#pollOnce();
     if (this.socket && Date.now() - this.lastHeardAt > SILENCE_MS) this.#drop();
     if (!this.socket || this.socket.readyState > WebSocket.OPEN) this.#connect();
@@ -156,6 +164,12 @@ export class Connection extends EventTarget {
     clearTimeout(this.reconnectTimer);
     clearTimeout(this.pollTimer);
     if (this.socket) this.#drop();
+  }
+
+  // Nothing is written into a dead socket, and nothing tried before the network is there again.
+  #cutOff() {
+    this.#rest();
+    this.#offline();
   }
 
   // A dead network says nothing, so that waiting for a close would take minutes.
@@ -231,7 +245,7 @@ export class Connection extends EventTarget {
 
   async #pollOnce() {
     clearTimeout(this.pollTimer);
-    if (!this.poll) return;
+    if (!this.poll || !navigator.onLine) return;
     const known = this.poll.cursor ? { since: this.poll.cursor } : {};
     try {
       await this.#request("chat/messages/", { conversation: this.conversation.conversation ?? "", ...known });
