@@ -54,6 +54,7 @@ def _stored() -> list[Stored]:
         Stored(plain.COOKIE, cookie, _("the same, on the page without JavaScript")),
         Stored("chat.draft", tab, _("what you have begun to write")),
         Stored("chat.unsent", tab, _("what you have sent and has not arrived yet")),
+        Stored("chat.token", tab, _("until then, the key of the conversation that you begin with it")),
         Stored("chat.isOpen", device, _("on other websites, whether the chat is open")),
         Stored("chat.wholeAnswers", device, _("whether answers are shown only when they are whole")),
     ]

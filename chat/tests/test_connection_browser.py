@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from chat.tests.test_browser import ask, last_answer
 from chatbot_site.tests.server import Server
@@ -14,6 +17,12 @@ NO_WEBSOCKETS = (
     "window.WebSocket = class { static OPEN = 1; readyState = 3;"
     " constructor() { setTimeout(() => this.onclose?.(), 0); } close() {} send() {} };"
 )
+# How many messages and conversations hold what was asked.
+COUNT = """
+from chat.models import Message
+asked = Message.objects.filter(role="user", text={text!r})
+assert (asked.count(), asked.values("conversation").distinct().count()) == (1, 1), list(asked.values())
+"""
 
 
 @pytest.mark.parametrize("way", ["websocket", "requests"])
@@ -61,3 +70,71 @@ def test_a_network_that_is_back_in_a_moment_is_not_spoken_of(page: Page, server:
     assert page.evaluate("() => window.isSpokenOf") is None
     ask(page, "formas de pago")
     assert last_answer(page) == "Con tarjeta o transferencia."
+
+
+@pytest.mark.parametrize("is_reloaded", [False, True], ids=["connected again", "loaded again"])
+def test_a_first_message_whose_answer_is_lost_comes_once(page: Page, server: Server, is_reloaded: bool) -> None:
+    text = f"formas de pago, {is_reloaded}"
+    sockets: list[WebSocketRoute] = []
+    stored: list[str] = []
+
+    def pass_on_until_it_is_stored(socket: WebSocketRoute) -> None:
+        sockets.append(socket)
+        upstream = socket.connect_to_server()
+        if len(sockets) > 1:
+            return
+
+        def hear(frame: str | bytes) -> None:
+            kind = json.loads(frame)["type"]
+            if kind == "message":
+                stored.append(kind)
+                upstream.close()
+                socket.close()
+            elif kind != "conversation" and not stored:
+                socket.send(frame)
+
+        upstream.on_message(hear)
+
+    page.route_web_socket(re.compile("/ws/chat/"), pass_on_until_it_is_stored)
+    page.goto(server.url)
+    page.get_by_label("Su pregunta").fill(text)
+    page.keyboard.press("Enter")
+    if is_reloaded:
+        expect(page.locator(".message.user .bubble")).to_have_text(text)
+        while not stored:
+            page.wait_for_timeout(10)
+        page.reload()
+
+    expect(page.locator(".message.assistant")).to_have_count(1, timeout=30_000)
+    last_answer(page)
+    expect(page.locator(".message.user .bubble")).to_have_text([text])
+    assert len(sockets) > 1
+    server.run(COUNT.format(text=text))
+    assert page.evaluate("() => sessionStorage.getItem('chat.token')") is None, "only as long as it is needed"
+    page.reload()
+    expect(page.locator(".message.user .bubble")).to_have_text([text])
+
+
+def test_a_first_message_whose_answer_is_lost_comes_once_without_websockets(page: Page, server: Server) -> None:
+    posted: list[str] = []
+
+    def lose_first(route: Route) -> None:
+        posted.append(route.request.url)
+        if len(posted) > 1:
+            route.continue_()
+            return
+        route.fetch()
+        route.abort()
+
+    page.add_init_script(NO_WEBSOCKETS)
+    page.route(re.compile("/chat/frames/"), lose_first)
+    page.goto(server.url)
+    page.get_by_label("Su pregunta").fill("formas de pago, por favor")
+    page.keyboard.press("Enter")
+
+    expect(page.locator(".message.assistant")).to_have_count(1, timeout=30_000)
+    last_answer(page)
+    expect(page.locator(".message.user .bubble")).to_have_text(["formas de pago, por favor"])
+    assert len(posted) > 1
+    assert not any("token" in url for url in posted)
+    server.run(COUNT.format(text="formas de pago, por favor"))

@@ -14,6 +14,8 @@ const MAX_DELAY_MS = 30_000;
 const FAILURES_BEFORE_POLLING = 3;
 const POLL_MS = 2_000;
 const IDLE_POLL_MS = 10_000;
+// What begins a conversation where there is none.
+const BEGINNINGS = ["message", "person"];
 
 export class Connection extends EventTarget {
   // base: the server's address with a slash at its end; site: the key of the website that carries the chat, or "".
@@ -25,6 +27,7 @@ export class Connection extends EventTarget {
     this.unsent = new Map(memory.recall("unsent", "sessionStorage") ?? []); // client id -> text, until it is stored
     this.outbox = new Map(); // other frames that must arrive, one of a kind
     this.conversation = memory.recall("conversation") ?? {};
+    this.ownToken = memory.recall("token", "sessionStorage"); // of the conversation that what is unsent begins
     this.socket = null;
     this.isReady = false;
     this.failures = 0;
@@ -220,7 +223,9 @@ export class Connection extends EventTarget {
     this.#tell("online");
   }
 
-  #send(frame) {
+  #send(told) {
+    const isBeginning = BEGINNINGS.includes(told.type) && !this.conversation.conversation;
+    const frame = isBeginning ? { ...told, token: this.#tokenToBegin() } : told;
     if (this.socket?.readyState === WebSocket.OPEN && this.isSocketReady) this.socket.send(JSON.stringify(frame));
     else if (this.poll && !["ping", "resume", "start"].includes(frame.type)) this.#post(frame);
   }
@@ -289,6 +294,7 @@ export class Connection extends EventTarget {
         break;
       case "conversation":
         this.conversation = { conversation: frame.conversation, token: frame.token };
+        this.#keepToken(null);
         this.memory.remember("conversation", this.conversation);
         break;
       case "message":
@@ -409,6 +415,7 @@ export class Connection extends EventTarget {
 
   #leave({ isStored = true } = {}) {
     this.conversation = {};
+    this.#keepToken(null);
     if (isStored) this.memory.remember("conversation", null);
     this.messages.clear();
     this.outbox.clear();
@@ -418,6 +425,20 @@ export class Connection extends EventTarget {
 
   #keepUnsent() {
     this.memory.remember("unsent", this.unsent.size ? [...this.unsent] : null, "sessionStorage");
+  }
+
+  // With the same one, what is sent again on another connection goes into the conversation that it has begun.
+  #tokenToBegin() {
+    if (!this.ownToken) {
+      const encoded = btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(32))));
+      this.#keepToken(encoded.replaceAll("+", "-").replaceAll("/", "_").replace("=", ""));
+    }
+    return this.ownToken;
+  }
+
+  #keepToken(token) {
+    this.ownToken = token;
+    this.memory.remember("token", token, "sessionStorage");
   }
 
   #tell(name, detail = {}) {

@@ -1,7 +1,7 @@
 // Take out or delete the conversation whose key this browser has. The key goes in a header, never in an address.
 
 const STORED = "chat.conversation";
-const UNSENT = ["chat.draft", "chat.unsent"];
+const UNSENT = ["chat.draft", "chat.unsent", "chat.token"];
 const texts = JSON.parse(document.getElementById("texts").textContent);
 const own = document.getElementById("own");
 const outcome = document.getElementById("outcome");
