@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_safe
@@ -39,8 +40,14 @@ def _opened(view: Callable[[Conversation], HttpResponse]) -> Callable[[HttpReque
     def open_first(request: HttpRequest, pk: str) -> HttpResponse:
         seconds = _altogether.take("") or _per_conversation.take(pk[:36])
         if seconds:
-            text = _("Too many requests. Please wait %(seconds)d seconds.") % {"seconds": seconds}
-            return JsonResponse({"error": text}, status=429, headers={"Retry-After": str(seconds)})
+            text = ngettext(
+                "Too many requests. Please wait %(seconds)d second.",
+                "Too many requests. Please wait %(seconds)d seconds.",
+                seconds,
+            )
+            return JsonResponse(
+                {"error": text % {"seconds": seconds}}, status=429, headers={"Retry-After": str(seconds)}
+            )
         conversation = Conversation.opened_by(pk, _token(request))
         if conversation is None:
             return JsonResponse({"error": _("That conversation is not here any more.")}, status=404)

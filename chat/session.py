@@ -38,7 +38,7 @@ from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message, Site
 from chat.origins import is_own, sites_at
 from chat.retention import forget
 from training.frames import BadFrame, checked_text, clean
-from training.limits import Allowance
+from training.limits import Allowance, too_fast
 from training.status import public_status
 
 MAX_HISTORY = 100
@@ -168,12 +168,7 @@ class Session:
             raise BadFrame("bad_client_id", _("The message has no valid identifier."))
         text = checked_text(frame.get("text"), client_id, max_chars=MAX_MESSAGE_CHARS)
         if not self.messages.take():
-            seconds = self.messages.seconds_left
-            raise BadFrame(
-                "too_fast",
-                _("You are writing very fast. Please wait %(seconds)d seconds.") % {"seconds": seconds},
-                client_id=client_id,
-            )
+            raise BadFrame("too_fast", too_fast(self.messages.seconds_left), client_id=client_id)
         conversation, is_resumed = await self._ensured(frame)
         try:
             turn = await replies.store(conversation, text, client_id)
@@ -241,10 +236,7 @@ class Session:
 
     def _take_turn(self) -> None:
         if not self.messages.take():
-            seconds = self.messages.seconds_left
-            raise BadFrame(
-                "too_fast", _("You are writing very fast. Please wait %(seconds)d seconds.") % {"seconds": seconds}
-            )
+            raise BadFrame("too_fast", too_fast(self.messages.seconds_left))
 
     async def _forget(self) -> None:
         """Delete the conversation. All its pages are told, this one at once."""

@@ -25,7 +25,7 @@ from django.utils.translation import gettext as _
 from faq.models import FaqEntry
 from training import status_signal, versions
 from training.frames import BadFrame, checked_text, parse
-from training.limits import Allowance
+from training.limits import Allowance, too_fast
 from training.lm.decisions import Stopped
 from training.models import AdapterVersion
 from training.overview import training_status
@@ -165,9 +165,7 @@ class PlaygroundConsumer(StaffConsumer):
         question = checked_text(frame.get("question"), max_chars=MAX_QUESTION_CHARS)
         found = await self._find(frame.get("versions"))
         if not self.questions.take():
-            seconds = self.questions.seconds_left
-            text = _("You are writing very fast. Please wait %(seconds)d seconds.")
-            raise BadFrame("too_fast", text % {"seconds": seconds})
+            raise BadFrame("too_fast", too_fast(self.questions.seconds_left))
         self.stop = threading.Event()
         for version in found:
             self.trials[version.name] = asyncio.create_task(self._try(question, version, self.stop))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+from django.utils.translation import ngettext
+
 
 class Allowance:
     """A token bucket: `capacity` at once, `per_second` in the long run."""
@@ -28,3 +30,13 @@ class Allowance:
     def seconds_left(self) -> int:
         """Until the next one is allowed, rounded up."""
         return max(0, math.ceil((1 - self._left) / self._per_second))
+
+
+def too_fast(seconds: int) -> str:
+    """What whoever writes too fast reads, in their language."""
+    text = ngettext(
+        "You are writing very fast. Please wait %(seconds)d second.",
+        "You are writing very fast. Please wait %(seconds)d seconds.",
+        seconds,
+    )
+    return text % {"seconds": seconds}
