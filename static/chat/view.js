@@ -334,11 +334,13 @@ export class CustomerChat extends HTMLElement {
 
   #showHandover(handover) {
     const { messages, person, subtitle } = this.parts;
+    const active = this.shadowRoot.activeElement;
     this.people.show(handover);
     person.hidden = Boolean(handover);
     const isTaken = handover?.state === "taken";
     messages.classList.toggle("passed-on", Boolean(handover));
     subtitle.textContent = isTaken ? filled(this.texts.personAnswers, { name: handover.agent }) : this.config.subtitle;
+    this.#keepFocus(active);
     this.#showButtons();
   }
 
@@ -752,8 +754,12 @@ export class CustomerChat extends HTMLElement {
     if (forget) forget.hidden = !messages.size;
     // Who waits for people would lose their answer with the conversation.
     if (anew) anew.hidden = !messages.size || Boolean(handover);
-    // What is hidden takes the focus with it, and the keyboard would begin again at the top of the page.
-    if (active?.closest("[hidden]")) text.focus();
+    this.#keepFocus(active);
+  }
+
+  // What is hidden takes the focus with it, and the keyboard would begin again at the top of the page.
+  #keepFocus(active) {
+    if (active?.closest("[hidden]")) this.parts.text.focus();
   }
 }
 
