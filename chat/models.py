@@ -205,7 +205,7 @@ class Message(models.Model):
     offers_person = models.BooleanField(_("offered a person"), default=False)
     confidence = models.FloatField(_("confidence"), null=True)
     coverage = models.FloatField(_("coverage"), null=True)
-    # From the stored, empty reply to its first words.
+    # From the stored, empty reply to its first words, without the moment left to the customer to go on writing.
     first_delta_ms = models.PositiveIntegerField(_("milliseconds to its first words"), null=True)
     created_at = models.DateTimeField(_("sent at"), auto_now_add=True, db_index=True)
     updated_at = models.DateTimeField(auto_now=True)

@@ -10,7 +10,8 @@
    customer's page asks again. An approved answer that is stored is not lost with its process.
 
 Lines sent quickly are one turn: one that arrives within TURN_SECONDS of the customer's last, before a word of the reply
-to that was said, takes the reply back; the new reply answers all of them.
+to that was said, takes the reply back; the new reply answers all of them. A reply that answers nothing (a greeting, "I
+don't know") is held back for a moment, and for as long as the customer is typing, so that the next line still can.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -55,6 +57,9 @@ DELTA_SECONDS = 0.1
 # Whoever waits longer than a moment is told how many are before them.
 WAIT_SECONDS = 1.0
 TURN_SECONDS = 2.0
+# From the last sign that the customer goes on writing to a reply that answers nothing, and at most.
+HOLD_SECONDS = 1.5
+MAX_HOLD_SECONDS = 12.0
 # Nobody writes any more on a message that has not changed for so long.
 ABANDONED_AFTER = timedelta(seconds=60)
 
@@ -71,7 +76,13 @@ class Speaker:
 
 @dataclass(slots=True)
 class Reply:
-    """One reply being written by this process. Its language is the page's until the question has been read."""
+    """One reply being written by this process. Its language is the page's until the question has been read.
+
+    Attributes:
+        heard_at: by the monotonic clock, when the customer last wrote or typed.
+        is_held: it answers nothing and waits for what else the customer says.
+        held_seconds: how long it did so.
+    """
 
     message: Message
     question: str
@@ -79,6 +90,9 @@ class Reply:
     conversation: Conversation
     speaker: Speaker | None
     stop: threading.Event = field(default_factory=threading.Event)
+    heard_at: float = field(default_factory=time.monotonic)
+    is_held: bool = False
+    held_seconds: float = 0.0
 
     @property
     def group(self) -> str:
@@ -150,7 +164,10 @@ def _take_back(conversation: Conversation, num_chars: int) -> tuple[int | None, 
         lines.insert(0, message)
     texts = [line.text for line in lines]
     since = timezone.now() - timedelta(seconds=TURN_SECONDS)
-    if not lines or lines[-1].created_at < since or sum(map(len, texts)) + num_chars >= MAX_MESSAGE_CHARS:
+    reply = _running.get(last.pk)
+    is_held = reply is not None and reply.is_held
+    is_soon = bool(lines) and (is_held or lines[-1].created_at >= since)
+    if not is_soon or sum(map(len, texts)) + num_chars >= MAX_MESSAGE_CHARS:
         return None, []
     # Locked, since the reply may begin at this moment.
     unbegun = conversation.messages.select_for_update().filter(pk=last.pk, seq=0, finish_reason="").first()
@@ -177,6 +194,13 @@ async def begin(conversation: Conversation, turn: Turn, language: str) -> None:
     task = asyncio.create_task(_write(reply), context=contextvars.Context())
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
+
+
+def hear_typing(conversation: Conversation) -> None:
+    """Somebody types in a conversation: what this process holds back there waits on."""
+    for reply in _running.values():
+        if reply.group == conversation.group:
+            reply.heard_at = time.monotonic()
 
 
 async def stop(conversation: Conversation) -> None:
@@ -314,6 +338,8 @@ async def _answer(reply: Reply) -> None:
         "coverage": decision.coverage,
     }
     text = courtesy.reply if courtesy else entry.answer if entry else _declining(bool(suggestions), is_second)
+    if decision.is_declined:
+        await _hold(reply)
     await _say_approved(reply, text, **basis)
 
 
@@ -388,6 +414,8 @@ async def _write_freely(reply: Reply) -> None:
     servable, generated = answering.result()
     courtesy = courtesy_of(reply.question) if generated.is_declined else None
     is_declined = courtesy is None and (generated.is_declined or not generated.text)
+    if (courtesy or is_declined) and not reply.message.text:
+        await _hold(reply)
     is_second = is_declined and await _declined_before(reply.message)
     await _update(
         reply.message,
@@ -450,6 +478,18 @@ async def _ask(
     except VersionError as error:
         logger.error("the version of this conversation cannot answer: %s", error)
         raise CannotReply(_("Something went wrong on our side. Please try again.")) from error
+
+
+async def _hold(reply: Reply) -> None:
+    """Leave the customer time to go on writing."""
+    reply.is_held = True
+    began = time.monotonic()
+    until = began + MAX_HOLD_SECONDS
+    while not reply.stop.is_set() and time.monotonic() < min(reply.heard_at + HOLD_SECONDS, until):  # noqa: ASYNC110
+        # Another thread may stop it, and the customer's typing puts it off.
+        await asyncio.sleep(DELTA_SECONDS)
+    reply.is_held = False
+    reply.held_seconds = time.monotonic() - began
 
 
 async def _kept_alive(reply: Reply, submitting: asyncio.Future[tuple[Servable, Future[Any]]]) -> Any:
@@ -535,7 +575,8 @@ async def _store(reply: Reply, **values: Any) -> None:
     """
     message = reply.message
     if message.first_delta_ms is None:
-        values["first_delta_ms"] = (timezone.now() - message.created_at) // timedelta(milliseconds=1)
+        waited = timezone.now() - message.created_at - timedelta(seconds=reply.held_seconds)
+        values["first_delta_ms"] = max(waited // timedelta(milliseconds=1), 0)
     unstopped = Message.objects.filter(pk=message.pk, finish_reason="", stop_requested_at=None)
     if reply.stop.is_set() or not await unstopped.aupdate(**values, updated_at=timezone.now()):
         # Another process may have been told, or may have taken this for abandoned; the customer may have gone on

@@ -3,7 +3,7 @@ requests (polling.py).
 
 in   {"type": "start", "language", "site"?, "conversation"?, "token"?}
      {"type": "message", "client_id", "text", "token"?}
-     {"type": "stop"}   {"type": "resume"}   {"type": "ping"}
+     {"type": "stop"}   {"type": "resume"}   {"type": "ping"}   {"type": "typing"}
      {"type": "person", "token"?}   {"type": "contact", "email"}   {"type": "leave_people"}
      {"type": "identify", "name", "email"}
      {"type": "forget"}
@@ -103,6 +103,9 @@ class Session:
             case "stop":
                 if self.conversation is not None:
                     await replies.stop(self.conversation)
+            case "typing":
+                if self.conversation is not None:
+                    replies.hear_typing(self.conversation)
             case "resume":
                 await self.send_history()
             case "ping":

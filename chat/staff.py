@@ -166,11 +166,12 @@ def _headline(found: Figures) -> list[tuple[str, str, str]]:
     }
     shares = {kind: f" ({100 * counts[kind] / num_replies:.0f} %)" for kind in OUTCOMES if num_replies}
     headline = [(str(kind.label), f"{counts[kind]}{shares.get(kind, '')}", text) for kind, text in definitions.items()]
+    uncounted = _("A pause that leaves the customer time to go on writing is not counted.")
     for name, seconds, text in (
         (_("first words, half of them"), found.first_words_p50, _("Half of the replies began within this time.")),
         (_("first words, 95 of 100"), found.first_words_p95, _("95 of 100 replies began within this time.")),
     ):
-        headline.append((name, _duration(seconds), text))
+        headline.append((name, _duration(seconds), f"{text} {uncounted}"))
     return headline
 
 

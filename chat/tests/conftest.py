@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
+from chat import replies
 from chat.tests.host import Host, running_host
 from chatbot_site.tests.server import Server
 from training import pipeline, runs, serving
@@ -24,6 +25,12 @@ FAST = TrainConfig(min_steps=4, max_steps=4, num_augmented=0, min_rows_per_answe
 def _fresh_engine() -> Iterator[None]:
     yield
     serving.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What answers nothing is said at once by this process, but where a test is about that."""
+    monkeypatch.setattr(replies, "HOLD_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -122,6 +122,18 @@ def test_stop_works_every_time_by_button_and_by_escape(page: Page, server: Serve
         assert "palabra399" not in text
 
 
+def test_lines_typed_one_after_the_other_get_one_answer(page: Page, server: Server) -> None:
+    """Each takes longer to type than lines have to be one turn."""
+    page.goto(server.url)
+    field = page.get_by_label("Su pregunta")
+    for line in ("Muy buenas tardes a todos", "tengo una pregunta rápida", "formas de pago"):
+        field.press_sequentially(line, delay=90)
+        field.press("Enter")
+        expect(page.locator(".message.user .bubble").last).to_have_text(line)
+    assert last_answer(page) == "Con tarjeta o transferencia."
+    expect(page.locator(".message.assistant")).to_have_count(1)
+
+
 def test_a_reload_in_the_middle_loses_nothing(page: Page, server: Server) -> None:
     whole = " ".join(f"palabra{n}" for n in range(300))
     server.set_answer("pay", whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -69,6 +70,110 @@ def test_a_line_that_comes_later_is_a_turn_of_its_own(live: AdapterVersion) -> N
         await page.close()
 
     run(scenario)
+
+
+HELD = pytest.mark.parametrize("said", ["buenas tardes", "zzzz wwww"])
+
+
+async def held_reply() -> replies.Reply:
+    """The one that waits for what else the customer says."""
+    while not (held := [reply for reply in replies._running.values() if reply.is_held]):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    return held[0]
+
+
+@HELD
+def test_what_answers_nothing_waits_for_the_next_line(
+    live: AdapterVersion, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(replies, "HOLD_SECONDS", 600.0)
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        await page.ask(said, "c1")
+        first = (await held_reply()).message
+        # However long ago that was: nothing has been said to it.
+        await Message.objects.filter(role="user").aupdate(created_at=timezone.now() - timedelta(seconds=8))
+        await page.ask("formas de pago", "c2")
+        assert (await page.wait_for("withdrawn"))["message_id"] == first.pk
+        _, message = await page.read_answer()
+        assert message["text"] == "Con tarjeta o transferencia."
+        await page.close()
+
+    run(scenario)
+    assert Message.objects.filter(role="assistant").count() == 1
+
+
+def test_it_waits_while_the_customer_types(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "HOLD_SECONDS", 600.0)
+
+    async def scenario() -> None:
+        page, stranger = Page(), Page()
+        for each in (page, stranger):
+            await each.open()
+            await each.send({"type": "typing"})
+        await page.ask("buenas tardes")
+        reply = await held_reply()
+        heard_at = reply.heard_at
+        await stranger.ask("formas de pago")
+        await stranger.send({"type": "typing"})
+        await stranger.read_answer()
+        assert reply.heard_at == heard_at
+        await page.send({"type": "typing"})
+        while reply.heard_at == heard_at:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(replies, "HOLD_SECONDS", 0.0)
+        _, message = await page.read_answer()
+        assert message["text"] == "Hello! How can I help you?"
+        for each in (page, stranger):
+            await each.close()
+
+    run(scenario)
+
+
+@HELD
+def test_it_does_not_wait_for_ever(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setattr(replies, "HOLD_SECONDS", 600.0)
+    monkeypatch.setattr(replies, "MAX_HOLD_SECONDS", 0.0)
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        await page.ask(said)
+        assert (await page.read_answer())[1]["finish_reason"] == "stop"
+        await page.close()
+
+    run(scenario)
+
+
+def test_what_waits_is_stopped_at_once(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "HOLD_SECONDS", 600.0)
+    monkeypatch.setattr(replies, "MAX_HOLD_SECONDS", 600.0)
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        await page.ask("buenas tardes")
+        await held_reply()
+        await page.send({"type": "stop"})
+        done = (await page.wait_for("done"))["message"]
+        assert (done["finish_reason"], done["text"]) == ("cancelled", "")
+        await page.close()
+
+    run(scenario)
+
+
+def test_the_wait_does_not_count_as_slowness(db: None) -> None:
+    conversation, _ = Conversation.start("es")
+    message = conversation.messages.create(role="assistant")
+    message.created_at -= timedelta(seconds=60)
+    reply = replies.Reply(message, "hola", "es", conversation, None, held_seconds=59)
+
+    run(partial(replies._say, reply, "Hola"))
+
+    assert message.first_delta_ms is not None
+    assert 1_000 <= message.first_delta_ms < 59_000
 
 
 def test_a_reply_that_has_begun_is_not_taken_back(db: None) -> None:

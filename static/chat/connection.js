@@ -10,12 +10,17 @@ const PING_MS = 20_000;
 const SILENCE_MS = 45_000;
 const OFFLINE_MS = 2_000;
 const MAX_DELAY_MS = 30_000;
+const TYPING_MS = 700;
 // So many sockets in a row that never came to be ready, and messages go by plain requests until one does.
 const FAILURES_BEFORE_POLLING = 3;
 const POLL_MS = 2_000;
 const IDLE_POLL_MS = 10_000;
 // What begins a conversation where there is none.
 const BEGINNINGS = ["message", "person"];
+
+export function isWriting(message) {
+  return message.role === "assistant" && !message.finish_reason;
+}
 
 export class Connection extends EventTarget {
   // base: the server's address with a slash at its end; site: the key of the website that carries the chat, or "".
@@ -33,6 +38,7 @@ export class Connection extends EventTarget {
     this.failures = 0;
     this.poll = null; // {cursor} while polling
     this.lastHeardAt = 0;
+    this.typedAt = 0;
   }
 
   start() {
@@ -58,6 +64,14 @@ export class Connection extends EventTarget {
     this.#keepUnsent();
     this.#tell("pending", { clientId, text });
     this.#send({ type: "message", client_id: clientId, text });
+  }
+
+  // Before its first word a reply may wait for what else is said.
+  type() {
+    const isAwaited = [...this.messages.values()].some((message) => isWriting(message) && !message.seq);
+    if (!isAwaited || !this.isSocketReady || Date.now() - this.typedAt < TYPING_MS) return;
+    this.typedAt = Date.now();
+    this.#send({ type: "typing" });
   }
 
   stop() {
@@ -113,7 +127,7 @@ export class Connection extends EventTarget {
   }
 
   get isWriting() {
-    return [...this.messages.values()].some((message) => message.role === "assistant" && !message.finish_reason);
+    return [...this.messages.values()].some(isWriting);
   }
 
   // The socket

@@ -1,6 +1,7 @@
 // <customer-chat>: the chat as a web component. It draws one conversation into a shadow root, as the whole page or as a
 // launcher with a dialog. No inline style and no evaluated code, so that strict content policies let it be.
 
+import { isWriting } from "./connection.js";
 import { filled, fromHtml, icon, make } from "./drawing.js";
 import { PeopleBar } from "./people.js";
 
@@ -204,7 +205,7 @@ export class CustomerChat extends HTMLElement {
     box.onchange = () => {
       this.isWhole = box.checked;
       this.memory.remember("wholeAnswers", this.isWhole || null);
-      for (const message of this.connection.messages.values()) if (this.#isWriting(message)) this.#drawMessage(message);
+      for (const message of this.connection.messages.values()) if (isWriting(message)) this.#drawMessage(message);
     };
     const summary = make("summary", { id: "options", textContent: this.texts.options });
     const choices = make("div", { className: "choices" }, make("label", {}, box, this.texts.wholeAnswers), this.#anew());
@@ -275,6 +276,7 @@ export class CustomerChat extends HTMLElement {
       this.parts.problem.textContent = "";
       this.#saveDraft();
       this.#showButtons();
+      this.connection.type();
     });
     stop.onclick = () => this.connection.stop();
     newer.onclick = () => this.#scrollToEnd();
@@ -438,17 +440,17 @@ export class CustomerChat extends HTMLElement {
 
   #drawMessage(message) {
     const item = this.#item(message.id) ?? this.#newItem(message);
-    const isWriting = this.#isWriting(message);
-    const { text, html } = isWriting && this.isWhole ? { text: "", html: "" } : message;
-    item.classList.toggle("writing", isWriting && text !== "");
-    item.classList.toggle("waiting", isWriting && text === "");
-    item.setAttribute("aria-busy", String(isWriting));
+    const isUnfinished = isWriting(message);
+    const { text, html } = isUnfinished && this.isWhole ? { text: "", html: "" } : message;
+    item.classList.toggle("writing", isUnfinished && text !== "");
+    item.classList.toggle("waiting", isUnfinished && text === "");
+    item.setAttribute("aria-busy", String(isUnfinished));
     const bubble = item.querySelector(".bubble");
     if (message.language) bubble.lang = message.language;
     if (html) bubble.replaceChildren(fromHtml(html, { withLinks: !this.kioskSeconds }));
     else bubble.textContent = text;
     bubble.classList.toggle("plain", !html);
-    bubble.hidden = text === "" && !isWriting;
+    bubble.hidden = text === "" && !isUnfinished;
     const meta = item.querySelector(".meta");
     meta.replaceChildren(this.#noteOf(message));
     if (["cancelled", "error"].includes(message.finish_reason) && !this.#isAskedAgain(message.id))
@@ -457,12 +459,8 @@ export class CustomerChat extends HTMLElement {
     if (message.finish_reason && message.role === "assistant") this.#drawBelow(item, message);
   }
 
-  #isWriting(message) {
-    return message.role === "assistant" && !message.finish_reason;
-  }
-
   #noteOf(message) {
-    if (this.isWhole && this.#isWriting(message)) return this.texts.writing;
+    if (this.isWhole && isWriting(message)) return this.texts.writing;
     const time = this.#timeOf(message.at);
     return this.#endNote(message) || (message.author ? `${message.author} · ${time}` : time);
   }
@@ -747,10 +745,10 @@ export class CustomerChat extends HTMLElement {
 
   #showButtons() {
     const { stop, send, text, forget, anew } = this.parts;
-    const { isWriting, messages, handover } = this.connection;
+    const { isWriting: isAnswering, messages, handover } = this.connection;
     const active = this.shadowRoot.activeElement;
-    stop.hidden = !isWriting;
-    send.hidden = isWriting && !text.value.trim();
+    stop.hidden = !isAnswering;
+    send.hidden = isAnswering && !text.value.trim();
     if (forget) forget.hidden = !messages.size;
     // Who waits for people would lose their answer with the conversation.
     if (anew) anew.hidden = !messages.size || Boolean(handover);
