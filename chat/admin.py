@@ -15,8 +15,8 @@ from unfold.decorators import display
 
 from chat import inbox, people_admin, staff, trials  # noqa: F401 - the inbox's pages are registered
 from chat.figures import OUTCOMES
-from chat.filters import StartedFilter, TrialFilter
-from chat.models import Conversation, DailyFigures, Feedback, Handover, Message, Site
+from chat.filters import StartedFilter, TrialFilter, WholeRatingFilter
+from chat.models import Conversation, DailyFigures, Feedback, Handover, Message, Rating, Site
 from chat.retention import forget
 from faq.models import FaqEntry
 from training import views
@@ -100,7 +100,7 @@ class RatingFilter(MessageFilter):
     NONE = "none"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:
-        return [*Feedback.Rating.choices, (self.NONE, _("Not rated"))]
+        return [*Rating.choices, (self.NONE, _("Not rated"))]
 
     def condition(self, value: str) -> Q:
         return Q(feedback__rating=value)
@@ -135,6 +135,7 @@ class ConversationAdmin(ModelAdmin):
     list_filter = [
         OutcomeFilter,
         RatingFilter,
+        ("rating", WholeRatingFilter),
         PersonFilter,
         EntryFilter,
         VersionFilter,
@@ -152,7 +153,7 @@ class ConversationAdmin(ModelAdmin):
     change_form_outer_before_template = "admin/chat/transcript.html"
     fields = [
         ("language", "created_at", "updated_at"),
-        ("site", "wants_person_at"),
+        ("site", "wants_person_at", "rating"),
         ("customer_name", "customer_email"),
     ]
 

@@ -30,7 +30,7 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from chat.models import Conversation, DailyFigures, Handover, Message
+from chat.models import Conversation, DailyFigures, Handover, Message, Rating
 from faq.models import FaqEntry, Language
 from training.lm.augment import plain
 
@@ -52,6 +52,12 @@ RATINGS = (Kind.UP, Kind.DOWN)
 REASONS = (Kind.ASKED, Kind.UNCLEAR, Kind.STEPPED_IN)
 # These, and whether anybody came.
 HANDED_OVER = (*REASONS, Kind.TAKEN)
+_OF_CONVERSATIONS: dict[Kind, Count] = {
+    Kind.CONVERSATIONS: Count("pk"),
+    Kind.PERSONS: Count("wants_person_at"),
+    Kind.ALL_UP: Count("pk", filter=Q(rating=Rating.UP)),
+    Kind.ALL_DOWN: Count("pk", filter=Q(rating=Rating.DOWN)),
+}
 _KIND = Case(
     When(role=Message.Role.USER, then=Value(Kind.QUESTIONS.value)),
     *(When(condition, then=Value(kind.value)) for kind, condition in OUTCOMES.items()),
@@ -88,10 +94,10 @@ def tally(
     """
     counts: Counter[Cell] = Counter()
     begun = conversations.order_by().annotate(at=at).values_list("at", "language")
-    for when, language, num, num_persons in begun.annotate(num=Count("pk"), num_persons=Count("wants_person_at")):
-        counts[Cell(when, Kind.CONVERSATIONS, language)] += num
-        if num_persons:
-            counts[Cell(when, Kind.PERSONS, language)] += num_persons
+    for when, language, *nums in begun.annotate(**{f"num_{kind}": num for kind, num in _OF_CONVERSATIONS.items()}):
+        for kind, num in zip(_OF_CONVERSATIONS, nums, strict=True):
+            if num:
+                counts[Cell(when, kind, language)] += num
     asked = handovers.order_by().annotate(created_at=F("asked_at")).annotate(at=at)
     handed_over = asked.values_list("at", "reason", "conversation__language")
     for when, reason, language, num, num_taken in handed_over.annotate(num=Count("pk"), num_taken=Count("taken_at")):

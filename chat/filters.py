@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.contrib.admin import BooleanFieldListFilter, RelatedFieldListFilter
+from django.contrib.admin import BooleanFieldListFilter, ChoicesFieldListFilter, RelatedFieldListFilter
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
@@ -68,6 +68,10 @@ class DaysFilter(RangeDateFilter):
 
 class StartedFilter(Titled, DaysFilter):
     own_title = gettext_lazy("beginning")
+
+
+class WholeRatingFilter(Titled, ChoicesFieldListFilter):
+    own_title = gettext_lazy("rating of the whole")
 
 
 class TrialFilter(Titled, BooleanFieldListFilter):

@@ -83,6 +83,11 @@ class Site(models.Model):
         return frozenset(normalised(line) for line in self.origins.split())
 
 
+class Rating(models.TextChoices):
+    UP = "up", _("Helpful")
+    DOWN = "down", _("Not helpful")
+
+
 class Conversation(models.Model):
     """Belongs to whoever holds its token; only the token's digest is kept."""
 
@@ -94,6 +99,8 @@ class Conversation(models.Model):
     customer_name = models.CharField(_("name"), max_length=100, blank=True)
     customer_email = models.EmailField(_("e-mail address"), blank=True)
     wants_person_at = models.DateTimeField(_("asked for a person"), null=True, blank=True, db_index=True)
+    # What the customer thought of the whole when it ended.
+    rating = models.CharField(_("rating of the whole"), max_length=4, choices=Rating.choices, blank=True)
     # The trial that was under way when it began, and on which side of it this conversation stays.
     trial = models.ForeignKey(Trial, on_delete=models.PROTECT, null=True, related_name="conversations", editable=False)
     is_challenger = models.BooleanField(_("with the version on trial"), default=False, editable=False)
@@ -246,10 +253,6 @@ class Message(models.Model):
 class Feedback(models.Model):
     """What a customer thinks of one reply. The message knows by which version and on what basis it was said."""
 
-    class Rating(models.TextChoices):
-        UP = "up", _("Helpful")
-        DOWN = "down", _("Not helpful")
-
     class Reason(models.TextChoices):
         INCORRECT = "incorrect", _("Incorrect")
         INCOMPLETE = "incomplete", _("Incomplete")
@@ -289,9 +292,12 @@ class DailyFigures(models.Model):
         DECLINED = "declined", _("not known")
         STOPPED = "stopped", _("stopped by the customer")
         INTERRUPTED = "interrupted", _("interrupted")
-        # As in Feedback.Rating.
+        # As in Rating.
         UP = "up", _("rated as helpful")
         DOWN = "down", _("rated as not helpful")
+        # Of the whole conversation.
+        ALL_UP = "all_up", _("conversations rated as helpful")
+        ALL_DOWN = "all_down", _("conversations rated as not helpful")
         PERSONS = "persons", _("asked for a person")
         # As in Handover.Reason.
         ASKED = "asked", _("handed over: asked for")

@@ -50,6 +50,8 @@ async def tell(change: Change) -> None:
     group = change.handover.conversation.group
     for message in change.said:
         await replies.publish(group, {"type": "message", "message": replies.as_frame(message)})
+    if change.handover.state == Handover.State.CLOSED:
+        await replies.publish(group, {"type": "ended"})
     await signal(group, {"type": "conversation.handover"})
     await tell_inbox()
 

@@ -1,4 +1,4 @@
-"""What customers think of an answer: checked, stored, taken back."""
+"""What customers think of an answer, and of the whole conversation: checked, stored, taken back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from channels.db import database_sync_to_async
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from chat.models import MAX_FEEDBACK_CHARS, Feedback, Message
+from chat.models import MAX_FEEDBACK_CHARS, Conversation, Feedback, Message, Rating
 from training.frames import clean
 
 
@@ -21,7 +21,7 @@ class BadOpinion(ValueError):
 class Opinion:
     """
     Attributes:
-        rating: of Feedback.Rating; empty to take back what was said.
+        rating: of Rating; empty to take back what was said.
         reasons: of Feedback.Reason, in its order; none for a good answer.
     """
 
@@ -35,11 +35,9 @@ def checked(frame: dict[str, Any]) -> Opinion:
     Raises:
         BadOpinion: the frame says nothing that is known here.
     """
-    rating, reasons, text = frame.get("rating"), frame.get("reasons") or [], frame.get("text") or ""
-    if rating is None:
+    rating, reasons, text = checked_rating(frame), frame.get("reasons") or [], frame.get("text") or ""
+    if not rating:
         return Opinion("", (), "")
-    if rating not in Feedback.Rating.values:
-        raise BadOpinion(_("That rating is not known here."))
     if not isinstance(reasons, list) or not all(reason in Feedback.Reason.values for reason in reasons):
         raise BadOpinion(_("That reason is not known here."))
     if not isinstance(text, str):
@@ -50,9 +48,21 @@ def checked(frame: dict[str, Any]) -> Opinion:
             _("Your message has %(num)d characters; at most %(max)d fit. Please shorten it.")
             % {"num": len(text), "max": MAX_FEEDBACK_CHARS}
         )
-    is_bad = rating == Feedback.Rating.DOWN
+    is_bad = rating == Rating.DOWN
     given = tuple(reason for reason in Feedback.Reason.values if reason in reasons)
     return Opinion(rating, given if is_bad else (), text if is_bad else "")
+
+
+def checked_rating(frame: dict[str, Any]) -> str:
+    """The frame's rating; empty to take back what was said.
+
+    Raises:
+        BadOpinion: it is none.
+    """
+    rating = frame.get("rating")
+    if rating is not None and rating not in Rating.values:
+        raise BadOpinion(_("That rating is not known here."))
+    return rating or ""
 
 
 @database_sync_to_async
@@ -69,3 +79,15 @@ def store(message: Message, opinion: Opinion) -> Feedback | None:
         return None
     values = {"rating": opinion.rating, "reasons": list(opinion.reasons), "text": opinion.text}
     return Feedback.objects.update_or_create(message=message, defaults=values)[0]
+
+
+@database_sync_to_async
+@transaction.atomic
+def store_for_all(conversation: Conversation, rating: str) -> None:
+    """What the customer thinks of the whole conversation.
+
+    Raises:
+        Conversation.DoesNotExist: it has been deleted.
+    """
+    conversation.hold()
+    Conversation.objects.filter(pk=conversation.pk).update(rating=rating)

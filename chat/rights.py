@@ -104,6 +104,7 @@ def _as_data(conversation: Conversation) -> dict[str, Any]:
         "name": conversation.customer_name,
         "email": conversation.customer_email,
         "asked_for_a_person_at": asked_at.isoformat() if asked_at else None,
+        "your_rating": conversation.rating or None,
         "with_people": [
             {"number": each.reference, "asked_at": each.asked_at.isoformat(), "state": each.state, "email": each.email}
             for each in conversation.handovers.all()
@@ -148,6 +149,8 @@ def _as_text(conversation: Conversation) -> str:
     who = [conversation.customer_name, conversation.customer_email]
     for each in conversation.handovers.all():
         who += [_("Your number: %(reference)s") % {"reference": each.reference}, each.email]
+    if conversation.rating:
+        who.append(_("Your rating: %(rating)s") % {"rating": conversation.get_rating_display()})
     lines = [_("Conversation %(reference)s") % {"reference": conversation}, *filter(None, who), ""]
     for message in conversation.messages.select_related("feedback"):
         at = date_format(timezone.localtime(message.created_at), "SHORT_DATETIME_FORMAT")

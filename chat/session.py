@@ -8,7 +8,8 @@ in   {"type": "start", "language", "site"?, "conversation"?, "token"?}
      {"type": "identify", "name", "email"}
      {"type": "forget"}
      {"type": "feedback", "message_id", "rating": "up" | "down" | null, "reasons": […], "text"}
-out  ready   conversation   message   withdrawn   waiting   delta   done   forgotten   status   pong
+     {"type": "rate", "rating": "up" | "down" | null}: of the whole conversation
+out  ready   conversation   message   withdrawn   waiting   delta   done   rated   ended   forgotten   status   pong
      handover   error
 
 The page must say where it belongs before anything else is heard: with a site's key where it is a page of that site.
@@ -116,6 +117,8 @@ class Session:
                 await self.carrier.send({"type": "pong", "status": await self.status(), "handover": handover})
             case "feedback":
                 await self._feedback(frame)
+            case "rate":
+                await self._rate(frame)
             case "person":
                 await self._person(frame)
             case "forget":
@@ -195,6 +198,15 @@ class Session:
         feedback = await ratings.store(message, opinion)
         frame = {"type": "message", "message": replies.as_frame(message, feedback)}
         await replies.publish(f"conversation.{message.conversation_id}", frame)
+
+    async def _rate(self, frame: dict[str, Any]) -> None:
+        conversation = self._begun()
+        try:
+            rating = ratings.checked_rating(frame)
+        except ratings.BadOpinion as error:
+            raise BadFrame("bad_feedback", str(error)) from error
+        await ratings.store_for_all(conversation, rating)
+        await replies.publish(conversation.group, {"type": "rated", "rating": rating or None})
 
     async def _rateable(self, message_id: Any) -> Message:
         """A finished reply of this conversation."""
@@ -318,8 +330,16 @@ class Session:
             "ids": ids,
             "status": await self.status(),
             "handover": await people.handover_frame(self.conversation),
+            "rating": await self._rating(),
             **more,
         }
+
+    async def _rating(self) -> str | None:
+        """What the customer said of the whole conversation, on whatever page."""
+        if self.conversation is None:
+            return None
+        rated = Conversation.objects.filter(pk=self.conversation.pk).values_list("rating", flat=True)
+        return await rated.afirst() or None
 
     async def status(self) -> dict[str, Any]:
         status = await database_sync_to_async(public_status)()

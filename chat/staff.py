@@ -159,6 +159,8 @@ def _headline(found: Figures) -> list[tuple[str, str, str]]:
         ),
         Kind.UP: _("Replies of this time that the customer rated as helpful, whenever they did."),
         Kind.DOWN: _("Replies of this time that the customer rated as not helpful, whenever they did."),
+        Kind.ALL_UP: _("Conversations of this time that the customer rated as helpful when they ended."),
+        Kind.ALL_DOWN: _("Conversations of this time that the customer rated as not helpful when they ended."),
         Kind.PERSONS: _(
             "Conversations that began in this time and in which the customer asked for a person, or agreed when the"
             " assistant offered one."

@@ -14,7 +14,7 @@ from django.db.models import Aggregate, Count, F, Q, QuerySet, Sum
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from chat.models import Conversation, Feedback, Message, TrialFigures
+from chat.models import Conversation, Message, Rating, TrialFigures
 from chat.sequential import is_worse
 from training import trials
 from training.models import Activation, AdapterVersion, Trial
@@ -35,7 +35,7 @@ COUNTS: dict[str, Aggregate] = {
     "num_declined": Count("pk", filter=DECLINED & Q(suggestions=[])),
     "num_cancelled": Count("pk", filter=Q(finish_reason=Message.FinishReason.CANCELLED)),
     "num_failed": Count("pk", filter=FAILED),
-    "num_unhelpful": Count("pk", filter=Q(feedback__rating=Feedback.Rating.DOWN)),
+    "num_unhelpful": Count("pk", filter=Q(feedback__rating=Rating.DOWN)),
     "num_decided": Count("confidence"),
     "sum_confidence": Sum("confidence", default=0.0),
 }

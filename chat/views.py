@@ -166,6 +166,8 @@ def _texts() -> dict[str, Any]:
         "inYourWords": _("In your words (optional)"),
         "sendFeedback": _("Send"),
         "changeFeedback": _("Change what you said"),
+        "end": _("End conversation"),
+        "ended": _("Was this conversation helpful?"),
         "options": _("Options"),
         "wholeAnswers": _("Show whole answers"),
         "privacy": _("Privacy"),

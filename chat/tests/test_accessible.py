@@ -90,6 +90,10 @@ def test_axe_finds_nothing_in_any_state(browser: Browser, server: Server, host: 
     page.locator(".rating .down").click()
     expect(page.locator(".reasons")).to_be_visible()
     assert violations(page) == [], "rated"
+    page.locator("#options").click()
+    page.locator(".end").click()
+    expect(page.locator(".ending .starter").first).to_be_focused()
+    assert violations(page) == [], "ended"
     page.locator("#person").click()
     expect(page.locator(".message.system")).to_be_visible()
     assert violations(page) == [], "handed over"

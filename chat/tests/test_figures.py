@@ -82,7 +82,8 @@ def test_ratings_and_who_asked_for_a_person_are_counted_and_stay_so() -> None:
     for rating in ("up", "down", "down"):
         answer = Message.objects.get(conversation=make_conversation(days_ago=2), role="assistant")
         Feedback.objects.create(message=answer, rating=rating)
-    Conversation.objects.filter(messages__feedback__rating="up").update(wants_person_at=timezone.now())
+    Conversation.objects.filter(messages__feedback__rating="up").update(wants_person_at=timezone.now(), rating="down")
+    Conversation.objects.filter(messages__feedback__rating="down").update(rating="up")
     before = figures(Period.WEEK)
 
     retention.forget(Conversation.objects.all())
@@ -91,6 +92,7 @@ def test_ratings_and_who_asked_for_a_person_are_counted_and_stay_so() -> None:
     for found in (before, figures(Period.WEEK)):
         counts = found.totals.counts
         assert (counts[Kind.UP], counts[Kind.DOWN], counts[Kind.PERSONS], counts[Kind.ANSWERED]) == (1, 2, 1, 3)
+        assert (counts[Kind.ALL_UP], counts[Kind.ALL_DOWN], counts[Kind.CONVERSATIONS]) == (2, 1, 3)
         assert found.totals.num_replies == 3, "a rating is no reply of its own"
         assert [(each.key, each.num) for each in found.most_asked] == [("hours", 3)]
 

@@ -153,6 +153,14 @@ def test_a_person_takes_over_and_gives_back(windows: Windows, server: Server) ->
     assert last_answer(customer) == "Cerramos a las ocho."
     expect(customer.locator("#person")).to_be_visible()
 
+    expect(customer.locator(".ending")).to_be_hidden()
+    customer.locator("#person").click()
+    staff.locator("[data-list=waiting] button").click()
+    staff.locator("#inbox-take").click()
+    staff.locator("#inbox-close").click()
+    expect(customer.locator(".ending")).to_be_visible()
+    expect(customer.get_by_label("Your question")).to_be_focused()
+
 
 def test_what_is_half_written_survives_a_lost_connection(windows: Windows, server: Server) -> None:
     server.run(ALWAYS)

@@ -354,6 +354,55 @@ def test_only_finished_answers_of_ones_own_conversation_are_rated(db: None) -> N
     assert not Feedback.objects.exists()
 
 
+def test_a_whole_conversation_is_rated_and_the_rating_is_taken_back(db: None) -> None:
+    conversation, token = Conversation.start("es")
+    other, _ = Conversation.start("es")
+
+    async def scenario() -> None:
+        page, second, stranger = Page(), Page(), Page()
+        for each in (page, second):
+            await each.open(conversation=str(conversation.id), token=token)
+        await stranger.open()
+        for rating in ("up", "down", None):
+            await page.send({"type": "rate", "rating": rating})
+            for each in (page, second):
+                assert (await each.wait_for("rated"))["rating"] == rating
+            await second.send({"type": "resume"})
+            assert (await second.wait_for("ready"))["rating"] == rating
+            stored = await Conversation.objects.aget(pk=conversation.pk)
+            assert stored.rating == (rating or "")
+        await page.send({"type": "rate", "rating": "down"})
+        await page.wait_for("rated")
+        wrong: Any
+        for wrong in ("five", 5, ["up"], {}):
+            await page.send({"type": "rate", "rating": wrong})
+            assert (await page.wait_for("error"))["code"] == "bad_feedback"
+        await stranger.send({"type": "rate", "rating": "up"})
+        assert (await stranger.wait_for("error"))["code"] == "unknown_conversation"
+        for each in (page, second, stranger):
+            await each.close()
+
+    run(scenario)
+    ratings = dict(Conversation.objects.values_list("pk", "rating"))
+    assert ratings == {conversation.pk: "down", other.pk: ""}
+
+
+def test_staff_find_conversations_by_what_customers_thought_of_the_whole(client: Client) -> None:
+    for said, rating in (("buena", "up"), ("mala", "down"), ("nada", "")):
+        conversation, _ = Conversation.start("es")
+        conversation.messages.create(role="user", text=said)
+        Conversation.objects.filter(pk=conversation.pk).update(rating=rating)
+    client.force_login(User.objects.create_superuser("olga"))
+
+    page = client.get("/admin/chat/conversation/?rating__exact=down").content.decode()
+    table: Any = client.get("/admin/chat/conversation/export.csv?rating__exact=down")
+
+    assert "mala" in page
+    assert "buena" not in page
+    assert "nada" not in page
+    assert b"".join(table).decode().splitlines()[1].endswith(",down")
+
+
 def test_staff_read_the_rating_beside_the_answer(client: Client) -> None:
     conversation, _ = Conversation.start("es")
     answer = conversation.messages.create(role="assistant", text="Sí.", finish_reason="stop")
@@ -376,6 +425,7 @@ def test_staff_read_the_rating_beside_the_answer(client: Client) -> None:
         {"type": "message", "client_id": "c2", "text": "hola"},
         {"type": "person"},
         {"type": "feedback", "rating": "down"},
+        {"type": "rate", "rating": "down"},
     ],
 )
 def test_what_comes_after_the_deletion_is_refused_and_leaves_nothing(db: None, frame: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from chatbot_site.tests.server import ROOT, Server, running_server
 pytestmark = pytest.mark.browser
 
 MAX_BYTES = 40 * 1024
-WIDGET_FILES = ["widget", "embed", "connection", "memory", "view", "drawing", "people"]
+WIDGET_FILES = ["widget", "embed", "connection", "memory", "view", "drawing", "people", "ending"]
 LONG = " ".join(f"palabra{n}" for n in range(300))
 MARKED = (
     "Con **tarjeta**.\n\n| Plazo | Precio |\n|---|---|\n| 24 h | 5 € |\n\nMire [la tienda](https://tienda.example/x)."
@@ -252,6 +252,10 @@ def test_a_kiosk_has_no_way_out_and_forgets(page: Page, host: Host, server: Serv
     expect(page.locator(".bubble").get_by_text("la tienda")).to_be_visible(timeout=30_000)
     assert page.locator(".bubble a").count() == 0
     expect(page.locator(".message")).to_have_count(0, timeout=30_000)
+    ask(page, "formas de pago")
+    page.locator(".end").click()
+    page.locator(".ending").get_by_role("button", name="Nueva conversación").click()
+    expect(page.locator(".message")).to_have_count(0, timeout=1_000)
     assert page.evaluate("() => Object.keys(localStorage)") == []
 
 
@@ -438,6 +442,44 @@ def test_a_new_conversation_begins_on_every_page_and_the_old_one_is_kept(chat: P
         "assert Conversation.objects.count() == len(known) + 1; assert all(each.messages.exists() for each in known)"
     )
     second.close()
+
+
+def test_one_tap_says_how_it_was_when_a_conversation_ends(chat: Page, server: Server) -> None:
+    ending, helpful, unhelpful = (
+        chat.locator(".ending"),
+        chat.locator(".ending").get_by_role("button", name="Útil", exact=True),
+        chat.locator(".ending").get_by_role("button", name="No es útil"),
+    )
+    chat.locator("#options").press("Enter")
+    expect(chat.locator(".end")).to_be_hidden()
+    ask(chat, "formas de pago")
+    last_answer(chat)
+    expect(ending).to_be_hidden()
+    chat.locator(".end").press("Enter")
+    expect(helpful).to_be_focused()
+    helpful.press("Enter")
+    expect(helpful).to_have_attribute("aria-pressed", "true")
+    expect(chat.locator("#announcer")).to_have_text("Gracias.")
+    unhelpful.click()
+    expect(unhelpful).to_have_attribute("aria-pressed", "true")
+    expect(helpful).to_have_attribute("aria-pressed", "false")
+    server.run("from chat.models import Conversation; assert Conversation.objects.filter(rating='down').count() == 1")
+
+    ask(chat, "horario de cierre")
+    last_answer(chat)
+    expect(ending).to_be_hidden()
+    chat.reload()
+    expect(chat.locator(".message")).to_have_count(4, timeout=20_000)
+    chat.locator("#options").click()
+    chat.locator(".end").click()
+    expect(unhelpful).to_have_attribute("aria-pressed", "true")
+    unhelpful.click()
+    expect(unhelpful).to_have_attribute("aria-pressed", "false")
+    chat.once("dialog", lambda dialog: dialog.accept())
+    ending.get_by_role("button", name="Nueva conversación").click()
+    expect(chat.locator(".message")).to_have_count(0)
+    expect(ending).to_be_hidden()
+    server.run("assert not Conversation.objects.exclude(rating='').exists()")
 
 
 def test_who_has_passed_on_a_conversation_begins_no_new_one_meanwhile(page: Page, server: Server) -> None:

@@ -3,6 +3,7 @@
 // The server's stored messages are the truth. Events, each with a detail:
 //   message {message, isHistory, isNews}   done {message}   gone {id}     pending {clientId, text}   settled {clientId}
 //   waiting {id, place}            status {…}       refused {text, code, returned}           ready   offline   online
+//   rated {rating}: by the customer, of the whole          ended: people have closed it
 //   forgotten {isDeleted}: nothing that was shown is there any more; isDeleted: not at the server either
 //   handover {reference, state, agent, note, email, asks_for_email} or null
 
@@ -28,6 +29,7 @@ export class Connection extends EventTarget {
     super();
     Object.assign(this, { base, site, language, memory });
     this.messages = new Map(); // message id -> what the server says of it
+    this.rating = null; // of the whole conversation
     this.handover = null; // what the server says of it while people have the conversation
     this.unsent = new Map(memory.recall("unsent", "sessionStorage") ?? []); // client id -> text, until it is stored
     this.outbox = new Map(); // other frames that must arrive, one of a kind
@@ -80,6 +82,10 @@ export class Connection extends EventTarget {
 
   rate(id, rating, reasons = [], text = "") {
     this.#sendSurely({ type: "feedback", message_id: id, rating, reasons, text });
+  }
+
+  rateAll(rating) {
+    this.#sendSurely({ type: "rate", rating });
   }
 
   askForPerson() {
@@ -337,6 +343,12 @@ export class Connection extends EventTarget {
       case "handover":
         this.#handOver(frame.handover);
         break;
+      case "rated":
+        this.#rated(frame.rating);
+        break;
+      case "ended":
+        this.#tell("ended");
+        break;
       case "error":
         this.#refused(frame);
         break;
@@ -360,6 +372,7 @@ export class Connection extends EventTarget {
     for (const id of this.messages.keys()) if (id >= Math.min(...ids) && !ids.has(id)) this.#remove(id);
     const isFirst = this.messages.size === 0;
     this.#handOver(frame.handover);
+    this.#rated(frame.rating);
     for (const message of frame.messages) this.#put(message, isFirst);
     this.#tell("status", frame.status);
     this.#tell("ready");
@@ -372,6 +385,11 @@ export class Connection extends EventTarget {
   #handOver(handover) {
     this.handover = handover;
     this.#tell("handover", handover);
+  }
+
+  #rated(rating) {
+    this.rating = rating;
+    this.#tell("rated", { rating });
   }
 
   #append({ message_id: id, seq, text, html }) {
@@ -435,6 +453,7 @@ export class Connection extends EventTarget {
     this.outbox.clear();
     this.poll &&= {};
     this.#handOver(null);
+    this.#rated(null);
   }
 
   #keepUnsent() {

@@ -3,6 +3,7 @@
 
 import { isWriting } from "./connection.js";
 import { filled, fromHtml, icon, make } from "./drawing.js";
+import { Ending } from "./ending.js";
 import { PeopleBar } from "./people.js";
 
 const ONLINE_MS = 2_000;
@@ -63,6 +64,7 @@ export class CustomerChat extends HTMLElement {
 
   ask(text, clientId) {
     this.parts.problem.textContent = "";
+    this.ending.hide();
     if (!this.connection.handover) this.#announce(this.texts.writing);
     this.connection.ask(text, clientId);
   }
@@ -75,6 +77,7 @@ export class CustomerChat extends HTMLElement {
     const draft = text.value;
     const email = this.people.email.value;
     const below = log.scrollHeight - log.scrollTop;
+    const hasEnded = !this.ending.element.hidden;
     this.#draw(config);
     this.parts.text.value = draft;
     this.people.email.value = email;
@@ -85,6 +88,7 @@ export class CustomerChat extends HTMLElement {
     for (const message of this.connection.messages.values()) this.#drawMessage(message);
     for (const [clientId, text] of this.connection.unsent) this.#drawPending(clientId, text);
     this.#showHandover(this.connection.handover);
+    if (hasEnded) this.ending.show(this.connection.rating);
     this.isFollowing = isFollowing;
     this.#scrollTo(this.parts.log.scrollHeight - below);
     if (activeElement) (this.shadowRoot.getElementById(activeElement.id) ?? this.parts.text).focus();
@@ -154,7 +158,11 @@ export class CustomerChat extends HTMLElement {
     welcome.append(this.parts.learning);
     if (config.starters.length) welcome.append(this.#questions(config.starters, texts.starters, "starters"));
     part("ol", "messages", { className: "messages" });
-    part("div", "log", { className: "log", tabIndex: 0 }, welcome, this.parts.messages);
+    this.ending = new Ending(texts, {
+      onRate: (rating) => this.#rateAll(rating),
+      onAnew: () => this.#beginAnew(),
+    });
+    part("div", "log", { className: "log", tabIndex: 0 }, welcome, this.parts.messages, this.ending.element);
     for (const [name, value] of [["role", "log"], ["aria-label", texts.conversation], ["aria-live", "off"]])
       this.parts.log.setAttribute(name, value);
     part("button", "newer", { type: "button", className: "newer", hidden: true, textContent: `↓ ${texts.newer}` });
@@ -189,7 +197,9 @@ export class CustomerChat extends HTMLElement {
 
   // A screen for everybody has no way out of the chat, and forgets by itself.
   #ownRights() {
-    if (this.kioskSeconds) return [];
+    this.parts.end = make("button", { type: "button", className: "end", textContent: this.texts.end, hidden: true });
+    this.parts.end.onclick = () => this.#end();
+    if (this.kioskSeconds) return [this.parts.end];
     const href = new URL(this.config.privacyUrl, this.connection.base).href;
     const privacy = make("a", { href, textContent: this.texts.privacy, target: "_blank", rel: "noopener" });
     this.parts.forget = make("button", { type: "button", className: "forget", textContent: this.texts.forget });
@@ -208,20 +218,40 @@ export class CustomerChat extends HTMLElement {
       for (const message of this.connection.messages.values()) if (isWriting(message)) this.#drawMessage(message);
     };
     const summary = make("summary", { id: "options", textContent: this.texts.options });
-    const choices = make("div", { className: "choices" }, make("label", {}, box, this.texts.wholeAnswers), this.#anew());
+    const choices = make("div", { className: "choices" }, make("label", {}, box, this.texts.wholeAnswers), this.parts.end, this.#anew());
     this.parts.options = make("details", {}, summary, choices);
     return this.parts.options;
   }
 
   #anew() {
     this.parts.anew = make("button", { type: "button", className: "anew", textContent: this.texts.anew, hidden: true });
-    this.parts.anew.onclick = () => {
-      if (!confirm(this.texts.confirmAnew)) return;
+    this.parts.anew.onclick = () => this.#beginAnew();
+    return this.parts.anew;
+  }
+
+  #beginAnew() {
+    if (this.kioskSeconds) this.#forget();
+    else if (confirm(this.texts.confirmAnew)) {
       this.connection.beginAnew();
       this.parts.options.open = false;
       this.#announce(this.texts.begun);
-    };
-    return this.parts.anew;
+    }
+  }
+
+  #end() {
+    if (this.parts.options) this.parts.options.open = false;
+    this.#showEnding();
+    this.ending.focus();
+  }
+
+  #showEnding() {
+    this.ending.show(this.connection.rating);
+    this.#scrollToEnd();
+  }
+
+  #rateAll(rating) {
+    this.connection.rateAll(rating);
+    this.#announce(rating ? this.texts.thanks : this.texts.undone);
   }
 
   #iconButton(name, label, onclick) {
@@ -248,6 +278,8 @@ export class CustomerChat extends HTMLElement {
     on("pending", ({ clientId, text }) => this.#drawPending(clientId, text));
     on("settled", ({ clientId }) => this.#settled(clientId));
     on("handover", (handover) => this.#showHandover(handover));
+    on("rated", ({ rating }) => this.ending.mark(rating));
+    on("ended", () => this.connection.rating || this.#showEnding());
     on("waiting", (place) => this.#showPlace(place));
     on("status", (status) => this.#showStatus(status));
     on("refused", (refusal) => this.#refused(refusal));
@@ -338,6 +370,7 @@ export class CustomerChat extends HTMLElement {
     const { messages, person, subtitle } = this.parts;
     const active = this.shadowRoot.activeElement;
     this.people.show(handover);
+    if (handover) this.ending.hide();
     person.hidden = Boolean(handover);
     const isTaken = handover?.state === "taken";
     messages.classList.toggle("passed-on", Boolean(handover));
@@ -382,16 +415,19 @@ export class CustomerChat extends HTMLElement {
     let timer = 0;
     const touched = () => {
       clearTimeout(timer);
-      timer = setTimeout(() => {
-        this.connection.forget();
-        this.parts.text.value = "";
-        this.#saveDraft();
-        this.parts.problem.textContent = "";
-        this.parts.announcer.textContent = "";
-      }, this.kioskSeconds * 1_000);
+      // Who waits for an answer is still there, and wants to read it.
+      timer = setTimeout(() => (this.connection.isWriting ? touched() : this.#forget()), this.kioskSeconds * 1_000);
     };
     for (const name of ["pointerdown", "keydown", "touchstart"]) addEventListener(name, touched, true);
     touched();
+  }
+
+  #forget() {
+    this.connection.forget();
+    this.parts.text.value = "";
+    this.#saveDraft();
+    this.parts.problem.textContent = "";
+    this.parts.announcer.textContent = "";
   }
 
   #emit(name, detail = {}) {
@@ -419,6 +455,7 @@ export class CustomerChat extends HTMLElement {
   #empty(isDeleted) {
     const { messages } = this.parts;
     messages.replaceChildren();
+    this.ending.hide();
     if (isDeleted) {
       const notice = this.#emptyItem("system");
       notice.querySelector(".bubble").textContent = this.texts.forgotten;
@@ -744,14 +781,14 @@ export class CustomerChat extends HTMLElement {
   }
 
   #showButtons() {
-    const { stop, send, text, forget, anew } = this.parts;
+    const { stop, send, text, forget, end, anew } = this.parts;
     const { isWriting: isAnswering, messages, handover } = this.connection;
     const active = this.shadowRoot.activeElement;
     stop.hidden = !isAnswering;
     send.hidden = isAnswering && !text.value.trim();
     if (forget) forget.hidden = !messages.size;
     // Who waits for people would lose their answer with the conversation.
-    if (anew) anew.hidden = !messages.size || Boolean(handover);
+    for (const button of [end, anew]) if (button) button.hidden = !messages.size || Boolean(handover);
     this.#keepFocus(active);
   }
 
