@@ -117,6 +117,9 @@ def leave_email(conversation: Conversation, email: str) -> Change:
         CannotDo: the customer waits for nobody any more.
     """
     handover = _open_or_refuse(conversation)
+    if handover.email == email:
+        # Sent again after a broken connection.
+        return Change(handover)
     Handover.objects.filter(pk=handover.pk).update(email=email)
     handover.email = email
     with translation.override(handover.language):

@@ -115,6 +115,41 @@ def test_a_first_message_whose_answer_is_lost_comes_once(page: Page, server: Ser
     expect(page.locator(".message.user .bubble")).to_have_text([text])
 
 
+def test_a_wish_that_is_lost_on_its_way_is_sent_again(page: Page, server: Server) -> None:
+    """The browser takes a frame and the network loses it: nobody tells the page."""
+    sockets: list[WebSocketRoute] = []
+
+    def lose_what_is_surely_sent(socket: WebSocketRoute) -> None:
+        sockets.append(socket)
+        upstream = socket.connect_to_server()
+        num = len(sockets)
+
+        def pass_on(frame: str | bytes) -> None:
+            if num > 1 or json.loads(frame)["type"] not in ("person", "feedback", "rate"):
+                upstream.send(frame)
+
+        socket.on_message(pass_on)
+
+    page.route_web_socket(re.compile("/ws/chat/"), lose_what_is_surely_sent)
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    last_answer(page)
+    page.locator(".rating .up").click()
+    page.locator("#options").click()
+    page.locator(".end").click()
+    page.locator(".ending .starter").first.click()
+    page.locator("#person").click()
+    page.wait_for_timeout(500)
+    expect(page.locator(".people")).to_be_hidden()
+    sockets[0].close()
+    expect(page.locator(".people")).to_be_visible(timeout=20_000)
+    expect(page.locator(".message.system")).to_have_count(1)
+    expect(page.locator(".rating .up")).to_have_attribute("aria-pressed", "true")
+    server.run("from chat.models import Feedback; assert Feedback.objects.filter(rating='up').count() == 1")
+    server.run("from chat.models import Conversation; assert Conversation.objects.filter(rating='up').count() == 1")
+    assert page.evaluate("() => document.querySelector('customer-chat').connection.outbox.size") == 0
+
+
 def test_a_first_message_whose_answer_is_lost_comes_once_without_websockets(page: Page, server: Server) -> None:
     posted: list[str] = []
 

@@ -165,6 +165,7 @@ def test_off_hours_it_says_when_people_are_back_and_takes_an_address() -> None:
             await page.send({"type": "contact", "email": wrong})
             assert (await page.wait_for("error", "message"))["code"] == "bad_email"
         await page.send({"type": "contact", "email": " ana@example.com "})
+        await page.send({"type": "contact", "email": "ana@example.com"})
         assert "ana@example.com" in (await page.wait_for("message"))["message"]["text"]
         handover = (await page.wait_for("handover"))["handover"]
         assert (handover["email"], handover["asks_for_email"]) == ("ana@example.com", False)
@@ -172,6 +173,7 @@ def test_off_hours_it_says_when_people_are_back_and_takes_an_address() -> None:
 
     run(scenario)
     assert Handover.objects.get().email == "ana@example.com"
+    assert Message.objects.filter(text__contains="ana@example.com").count() == 1, "sent again is not said again"
 
 
 def test_without_hours_nothing_is_promised() -> None:

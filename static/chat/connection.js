@@ -23,6 +23,10 @@ export function isWriting(message) {
   return message.role === "assistant" && !message.finish_reason;
 }
 
+function nameOf({ type, message_id: id }) {
+  return id ? `${type} ${id}` : type;
+}
+
 export class Connection extends EventTarget {
   // base: the server's address with a slash at its end; site: the key of the website that carries the chat, or "".
   constructor({ base, site, language, memory }) {
@@ -32,7 +36,7 @@ export class Connection extends EventTarget {
     this.rating = null; // of the whole conversation
     this.handover = null; // what the server says of it while people have the conversation
     this.unsent = new Map(memory.recall("unsent", "sessionStorage") ?? []); // client id -> text, until it is stored
-    this.outbox = new Map(); // other frames that must arrive, one of a kind
+    this.outbox = new Map(); // other frames, one of a kind, until the server shows that they arrived
     this.conversation = memory.recall("conversation") ?? {};
     this.ownToken = memory.recall("token", "sessionStorage"); // of the conversation that what is unsent begins
     this.socket = null;
@@ -251,14 +255,8 @@ export class Connection extends EventTarget {
   }
 
   #sendSurely(frame) {
-    this.outbox.set(`${frame.type} ${frame.message_id ?? ""}`, frame);
-    if (this.isReady) this.#sendOutbox();
-  }
-
-  #sendOutbox() {
-    const frames = [...this.outbox.values()];
-    this.outbox.clear();
-    for (const frame of frames) this.#send(frame);
+    this.outbox.set(nameOf(frame), frame);
+    if (this.isReady) this.#send(frame);
   }
 
   // Plain requests
@@ -287,10 +285,10 @@ export class Connection extends EventTarget {
     const conversation = this.conversation.conversation ?? "";
     try {
       await this.#request("chat/frames/", {}, { method: "POST", body: JSON.stringify({ conversation, frame }) });
+      this.outbox.delete(nameOf(frame));
       this.#pollOnce();
     } catch {
-      // A message stays among the unsent; the next poll that succeeds sends it again.
-      if (frame.type !== "message" && frame.type !== "stop") this.outbox.set(frame.type, frame);
+      // What must arrive is kept; the next poll that succeeds sends it again.
       this.#offline();
     }
   }
@@ -379,16 +377,19 @@ export class Connection extends EventTarget {
     if (isPolled && frame.is_answer) return;
     if (this.identity) this.#send(this.identity);
     for (const [clientId, text] of this.unsent) this.#send({ type: "message", client_id: clientId, text });
-    this.#sendOutbox();
+    for (const each of this.outbox.values()) this.#send(each);
   }
 
   #handOver(handover) {
     this.handover = handover;
+    for (const [type, hasArrived] of [["person", handover], ["contact", handover?.email], ["leave_people", !handover]])
+      if (hasArrived) this.outbox.delete(nameOf({ type }));
     this.#tell("handover", handover);
   }
 
   #rated(rating) {
     this.rating = rating;
+    if (this.outbox.get("rate")?.rating === rating) this.outbox.delete("rate");
     this.#tell("rated", { rating });
   }
 
@@ -409,6 +410,8 @@ export class Connection extends EventTarget {
       this.#keepUnsent();
       this.#tell("settled", { clientId: message.client_id });
     }
+    const opinion = nameOf({ type: "feedback", message_id: message.id });
+    if (this.outbox.get(opinion)?.rating === (message.feedback?.rating ?? null)) this.outbox.delete(opinion);
     this.messages.set(message.id, message);
     const isNews = known?.seq !== message.seq;
     this.#tell("message", { message, isHistory, isNews });
@@ -431,6 +434,8 @@ export class Connection extends EventTarget {
       this.#keepUnsent();
       this.#tell("settled", { clientId: frame.client_id });
     }
+    // What was not taken would not be the next time either.
+    else this.outbox.clear();
     this.#tell("refused", { text: frame.text, code: frame.code, returned });
   }
 
