@@ -58,6 +58,8 @@ async def plain_chat(request: HttpRequest) -> HttpResponse:
     except BadFrame as error:
         draft = request.POST.get("text", "")
         return await _page(request, session, problem=str(error), draft=draft, status=400)
+    if session.conversation is None:
+        return _deleted()
     await _wait(session)
     response = HttpResponseRedirect(reverse("plain_chat"))
     if carrier.frame:
@@ -84,7 +86,7 @@ async def _open(session: Session, request: HttpRequest) -> None:
 
 
 def _frame(request: HttpRequest) -> dict[str, Any]:
-    for name in ("person", "leave_people"):
+    for name in ("person", "leave_people", "forget"):
         if name in request.POST:
             return {"type": name}
     if "email" in request.POST:
@@ -93,8 +95,15 @@ def _frame(request: HttpRequest) -> dict[str, Any]:
     return {"type": "message", "client_id": request.POST.get("client_id", ""), "text": text}
 
 
+def _deleted() -> HttpResponse:
+    """To the page that says so. A reload of it deletes nothing that has begun since."""
+    response = HttpResponseRedirect(reverse("plain_chat") + "?deleted")
+    response.delete_cookie(COOKIE, path=reverse("plain_chat"), samesite="Lax")
+    return response
+
+
 async def _wait(session: Session) -> None:
-    assert session.conversation is not None, "whoever was not refused has one"
+    assert session.conversation is not None, "whoever was not refused, and did not delete it, has one"
     unfinished = session.conversation.messages.filter(role=Message.Role.ASSISTANT, finish_reason="")
     for _look in range(round(WAIT_SECONDS / LOOK_SECONDS)):
         if not await unfinished.aexists():
@@ -113,6 +122,8 @@ async def _page(request: HttpRequest, session: Session, status: int = 200, **con
     context |= {
         "config": config,
         "said": [(message, to_html(message.text), language_note(message)) for message in messages],
+        "is_begun": session.conversation is not None,
+        "is_deleted": "deleted" in request.GET and session.conversation is None,
         "handover": await people.handover_frame(session.conversation),
         "suggestions": suggestions,
         # A form that is sent twice is answered once.

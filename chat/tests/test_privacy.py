@@ -44,7 +44,8 @@ def test_it_names_the_address_that_is_left_with_people(client: Client) -> None:
 def test_it_says_how_to_have_a_conversation_deleted_without_scripts(client: Client) -> None:
     page = privacy(client)
     without_scripts = page[page.index("<noscript>") : page.index("</noscript>")]
-    assert "ask for a person in the chat" in without_scripts
+    assert "Delete my conversation" in without_scripts
+    assert 'href="/plain/"' in without_scripts
     assert page.index("</noscript>") < page.index("Whom to ask"), "that is below"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from chatbot_site.tests.browsers import note_problems, violations
 from chatbot_site.tests.server import Server, running_server
@@ -87,3 +87,37 @@ def test_without_a_conversation_there_is_nothing_to_press(page: Page, server: Se
     page.evaluate("localStorage.setItem('chat.conversation', '{broken')")
     page.reload()
     expect(page.locator("#own")).to_be_hidden()
+
+
+def test_it_is_deleted_without_scripts_and_by_keyboard(
+    browser: Browser, window: dict[str, Any], server: Server
+) -> None:
+    context = browser.new_context(**window, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(server.url + "/privacy/")
+    page.locator("noscript a").click()
+    page.locator("#plain-text").fill("¿Cómo puedo pagar?")
+    page.locator("button.main").click()
+    expect(page.locator(".message.user")).to_have_count(1)
+    delete = page.locator("[name=forget]")
+    expect(delete).to_be_hidden()
+    page.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(delete).to_be_visible()
+    for target in (page.locator("summary"), delete):
+        box = target.bounding_box()
+        assert box is not None
+        assert box["height"] >= 44
+    # What looks for violations is a script.
+    looked_at = browser.new_context(**window, storage_state=context.storage_state()).new_page()
+    looked_at.goto(server.url + "/plain/")
+    looked_at.locator("summary").click()
+    assert looked_at.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert violations(looked_at) == []
+    looked_at.context.close()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_have_text("Su conversación está borrada.")
+    expect(page.locator(".message, summary")).to_have_count(0)
+    context.close()
+    server.run("from chat.models import Conversation; assert not Conversation.objects.exists()")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from asgiref.sync import ThreadSensitiveContext, async_to_sync
 from django.contrib.auth.models import User
+from django.core import signing
 from django.db import OperationalError, transaction
 from django.test import AsyncClient, Client
 from django.utils import timezone
@@ -565,10 +566,50 @@ def test_a_plain_form_trusts_no_cookie_that_it_did_not_sign(db: None) -> None:
     serve(scenario)
 
 
-def test_a_plain_form_is_guarded_against_other_sites(db: None) -> None:
+def test_a_plain_form_is_guarded_against_other_sites(live: AdapterVersion) -> None:
     async def scenario() -> None:
-        guarded = Browser(enforce_csrf_checks=True)
+        guarded, browser = Browser(enforce_csrf_checks=True), Browser()
         assert (await guarded.post("/plain/", {"text": "hola", "client_id": "f1"})).status_code == 403
+        assert (await browser.post("/plain/", {"text": "formas de pago", "client_id": "f2"})).status_code == 302
+        guarded.cookies[plain.COOKIE] = browser.cookies[plain.COOKIE].value
+        assert (await guarded.post("/plain/", {"forget": "1"})).status_code == 403
 
     serve(scenario)
-    assert not Message.objects.exists()
+    assert Message.objects.get(role="user").text == "formas de pago"
+
+
+def test_a_plain_form_deletes_the_conversation(live: AdapterVersion) -> None:
+    async def scenario() -> None:
+        browser = Browser()
+        assert 'name="forget"' not in (await browser.get("/plain/")).content.decode(), "there is none yet"
+        await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
+        page = (await browser.get("/plain/?deleted")).content.decode()
+        assert 'name="forget"' in page
+        assert "is deleted" not in page
+        for _press in ("first", "second"):
+            deleted = await browser.post("/plain/", {"forget": "1"})
+            assert (deleted.status_code, deleted.headers["Location"]) == (302, "/plain/?deleted")
+            assert (browser.cookies[plain.COOKIE].value, browser.cookies[plain.COOKIE]["path"]) == ("", "/plain/")
+        page = (await browser.get("/plain/?deleted")).content.decode()
+        assert "Your conversation is deleted." in page
+        assert "Con tarjeta" not in page
+        assert not await Conversation.objects.aexists()
+        await browser.post("/plain/", {"text": "horario de cierre", "client_id": "f2"})
+        assert "Cerramos a las ocho." in (await browser.get("/plain/")).content.decode(), "what follows begins another"
+
+    serve(scenario)
+
+
+def test_a_plain_form_deletes_nothing_for_a_stranger(db: None) -> None:
+    conversation, token = Conversation.start("es")
+    other, others = Conversation.start("es")
+    signed = signing.get_cookie_signer(salt=plain.COOKIE).sign(f"{conversation.id} {others}")
+
+    async def scenario() -> None:
+        for cookie in ("", f"{conversation.id} {token}", signed):
+            browser = Browser()
+            browser.cookies[plain.COOKIE] = cookie
+            assert (await browser.post("/plain/", {"forget": "1"})).status_code == 302
+
+    serve(scenario)
+    assert set(Conversation.objects.all()) == {conversation, other}
