@@ -34,6 +34,13 @@ class FaqEntryQuerySet(models.QuerySet["FaqEntry"]):
         return self.filter(status=FaqEntry.Status.PUBLISHED)
 
 
+class History(HistoricalRecords):
+    """Every change of a row. A reason that nobody gave is empty and not None, which the history's page would print."""
+
+    def get_change_reason_for_object(self, instance: models.Model, history_type: str, using: str | None) -> str:
+        return super().get_change_reason_for_object(instance, history_type, using) or ""
+
+
 class FaqEntry(models.Model):
     class Status(models.TextChoices):
         DRAFT = "draft", _("Draft")
@@ -68,7 +75,7 @@ class FaqEntry(models.Model):
     )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("changed"), auto_now=True, db_index=True)
-    history = HistoricalRecords()
+    history = History()
 
     objects = FaqEntryQuerySet.as_manager()
 

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import re
+from importlib import import_module
+
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import Permission, User
 from django.test import Client
+from simple_history.utils import update_change_reason
 
 from faq.models import FaqEntry
 
@@ -68,6 +73,31 @@ def test_it_publishes_and_retires_the_chosen_ones_with_history(owner: Client) ->
     owner.post("/admin/faq/faqentry/", {"action": "retire", "_selected_action": [entry.pk]})
     entry.refresh_from_db()
     assert entry.status == "retired"
+
+
+def test_the_history_says_a_reason_only_where_there_is_one(owner: Client) -> None:
+    owner.post("/admin/faq/faqentry/add/", form(**{"paraphrases-0-text": ""}))
+    entry = FaqEntry.objects.get()
+    entry.save()
+    entry.save()
+    update_change_reason(entry, "A wording was added.")
+
+    page = owner.get(f"/admin/faq/faqentry/{entry.pk}/history/", headers={"accept-language": "en"}).content.decode()
+
+    reasons = re.findall(r'data-label="Change reason">\s*(.*?)\s*</td>', page)
+    assert reasons == ["A wording was added.", "", ""]
+
+
+def test_the_reasons_that_were_missing_in_the_history_are_emptied() -> None:
+    entry = FaqEntry.objects.create(question="¿a?", answer="a.")
+    entry.save()
+    old, new = entry.history.order_by("pk")
+    entry.history.filter(pk=old.pk).update(history_change_reason=None)
+    entry.history.filter(pk=new.pk).update(history_change_reason="Because.")
+
+    import_module("faq.migrations.0002_empty_reasons").empty_missing_reasons(apps, None)
+
+    assert list(entry.history.order_by("pk").values_list("history_change_reason", flat=True)) == ["", "Because."]
 
 
 def test_it_never_lets_a_key_change(owner: Client) -> None:
