@@ -231,6 +231,7 @@ class AdapterVersionAdmin(ReadOnlyAdmin):
             "live": live_version(),
             "trial": running_trial(),
             "exam_answers": sorted(answers, key=lambda answer: answer.is_right),
+            "titles": insights.entry_titles(version) if version else {},
             "confused": insights.confused_pairs(version) if version else [],
             "thresholds": insights.as_json(insights.thresholds(version)) if version else [],
             "can_activate": request.user.has_perm("training.activate_adapterversion"),

@@ -11,6 +11,7 @@ from django.db import transaction
 
 from faq.models import FaqEntry
 from training.models import AdapterVersion, ExamAnswer
+from training.versions import read_learned
 
 THRESHOLDS = tuple(step / 100 for step in range(30, 100))
 MAX_CONFUSED = 10
@@ -44,12 +45,22 @@ def confused_pairs(version: AdapterVersion) -> list[Confused]:
     for answer in ExamAnswer.objects.filter(exam__version=version).exclude(expected_key=""):
         if answer.answered_key and answer.answered_key != answer.expected_key:
             questions[answer.expected_key, answer.answered_key].append(answer.question)
-    titles = dict(FaqEntry.objects.values_list("key", "question"))
+    titles = entry_titles(version)
     pairs = [
         Confused(asked, titles.get(asked, asked), said, titles.get(said, said), tuple(texts))
         for (asked, said), texts in questions.items()
     ]
     return sorted(pairs, key=lambda pair: (-len(pair.questions), pair.expected_key))[:MAX_CONFUSED]
+
+
+def entry_titles(version: AdapterVersion) -> dict[str, str]:
+    """Entries' own questions by key: as they read now, or as the version learned them where an entry is gone."""
+    try:
+        learned = {key: entry.question for key, entry in read_learned(version).items()}
+    except OSError:
+        # Its files have been taken away; its exam stays.
+        learned = {}
+    return learned | dict(FaqEntry.objects.values_list("key", "question"))
 
 
 def thresholds(version: AdapterVersion) -> list[AtThreshold]:

@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -311,6 +313,43 @@ def test_a_version_page_lists_its_exam_wrong_answers_first(owner: Client, make_v
     assert owner.get("/admin/training/adapterversion/").status_code == 200
     assert owner.get("/admin/training/trainingrun/").status_code == 200
     assert owner.get("/admin/training/activation/").status_code == 200
+
+
+def test_a_version_page_names_entries_by_their_questions(
+    owner: Client, shop: None, make_version: MakeVersion, answered: Answers
+) -> None:
+    version = make_version()
+    answered(version, como_pago=("pay", "return"), cierran=("hours", "hours"), un_chiste=(None, "forgotten"))
+    FaqEntry.objects.filter(key="pay").update(question="¿Cómo se <b>paga</b>?")
+    FaqEntry.objects.filter(key="hours").delete()
+    url = f"/admin/training/adapterversion/{version.pk}/change/"
+
+    page = owner.get(url).content.decode()
+
+    cells = re.findall(r"<td>(.*?)</td>", page[page.index('id="answers"') :], re.DOTALL)
+    shown = [re.sub(r"<.*?>", "", cell).strip() for cell in cells]
+    assert [shown[row * 4 : row * 4 + 2] for row in range(3)] == [
+        ["¿Cómo se &lt;b&gt;paga&lt;/b&gt;?", "¿Puedo devolver un producto?"],
+        ["–", "forgotten"],
+        ["¿A qué hora cierran?", "¿A qué hora cierran?"],
+    ], "as it reads now; as it was learned; the key of one that nothing is known of"
+    (version.path / "answers.jsonl").unlink()
+    assert "¿A qué hora cierran?" not in owner.get(url).content.decode()
+
+
+def test_a_version_page_asks_the_database_as_often_for_a_long_exam_as_for_a_short_one(
+    owner: Client, shop: None, make_version: MakeVersion, answered: Answers
+) -> None:
+    version = make_version()
+    answered(version, como_pago=("pay", "return"))
+    url = f"/admin/training/adapterversion/{version.pk}/change/"
+    owner.get(url)
+    with CaptureQueriesContext(connection) as few:
+        owner.get(url)
+    answered(version, **{f"otra_{number}": ("pay", "return") for number in range(50)})
+    with CaptureQueriesContext(connection) as many:
+        owner.get(url)
+    assert len(many) == len(few)
 
 
 def test_a_page_of_nothing_is_no_error_of_ours(owner: Client) -> None:
