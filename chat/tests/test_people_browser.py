@@ -194,14 +194,18 @@ def with_a_person(windows: Windows, server: Server) -> tuple[Page, Page]:
     return customer, staff
 
 
-def test_a_deleted_conversation_leaves_nothing_in_the_inbox(windows: Windows, server: Server) -> None:
-    _customer, staff = with_a_person(windows, server)
-    reference = staff.locator("#inbox-reference").inner_text()
-
+def forget(server: Server, reference: str) -> None:
     server.run(
         "from chat import retention; from chat.models import Conversation; "
         f"retention.forget(Conversation.objects.filter(handovers__reference={reference!r}))"
     )
+
+
+def test_a_deleted_conversation_leaves_nothing_in_the_inbox(windows: Windows, server: Server) -> None:
+    _customer, staff = with_a_person(windows, server)
+    reference = staff.locator("#inbox-reference").inner_text()
+
+    forget(server, reference)
 
     expect(staff.locator("#inbox-problem")).to_have_text("This conversation has been deleted.")
     expect(staff.locator("#inbox-opened")).to_be_hidden()
@@ -211,6 +215,58 @@ def test_a_deleted_conversation_leaves_nothing_in_the_inbox(windows: Windows, se
     expect(staff.locator("#inbox-reference")).to_be_focused()
     expect(staff.get_by_role("button", name=reference)).to_have_count(0)
     assert windows.violations(staff) == []
+
+
+def test_on_a_phone_a_conversation_stands_in_the_place_of_the_lists(windows: Windows, server: Server) -> None:
+    server.run(ALWAYS)
+    customer, staff = windows.open(), windows.open(**PHONE)
+    customer.goto(server.url)
+    customer.locator("#person").click()
+    reference = customer.locator(".message.system strong").inner_text()
+    log_in(staff, server)
+    lists, thread = staff.locator(".inbox-lists"), staff.locator(".inbox-thread")
+    expect(thread).to_be_hidden()
+    row = staff.get_by_role("button", name=reference)
+    row.focus()
+    staff.keyboard.press("Enter")
+    expect(staff.locator("#inbox-reference")).to_be_focused()
+    expect(staff.locator("#inbox-reference")).to_be_in_viewport()
+    expect(lists).to_be_hidden()
+    assert windows.violations(staff) == [], "opened"
+    assert staff.evaluate("() => document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]
+    staff.locator("#inbox-take").tap()
+    staff.locator("#inbox-text").fill("Un momento")
+
+    back = staff.get_by_role("button", name="Back to the list")
+    box = back.bounding_box()
+    assert box is not None
+    assert box["height"] >= 44
+    back.focus()
+    staff.keyboard.press("Enter")
+    expect(row).to_be_focused()
+    expect(row).to_be_in_viewport()
+    expect(thread).to_be_hidden()
+    assert windows.violations(staff) == [], "back"
+    say(customer, "¿sigue ahí?")
+    expect(staff.locator("#inbox-announcer")).to_contain_text("¿sigue ahí?")
+    expect(lists).to_be_visible()
+    row.tap()
+    expect(staff.locator("#inbox-text")).to_have_value("Un momento")
+    expect(staff.locator(".inbox-said").last).to_contain_text("¿sigue ahí?")
+    expect(staff.locator("#inbox-text")).to_be_editable()
+
+    back.tap()
+    forget(server, reference)
+    expect(row).to_have_count(0)
+    expect(lists).to_be_visible()
+    expect(thread).to_be_hidden()
+
+
+def test_on_a_wide_screen_lists_and_conversation_are_side_by_side(windows: Windows, server: Server) -> None:
+    _customer, staff = with_a_person(windows, server)
+    expect(staff.locator(".inbox-lists")).to_be_in_viewport()
+    expect(staff.locator(".inbox-thread")).to_be_in_viewport()
+    expect(staff.locator("#inbox-back")).to_be_hidden()
 
 
 def test_what_is_half_written_outlives_the_hand_over(windows: Windows, server: Server) -> None:

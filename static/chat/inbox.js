@@ -64,7 +64,11 @@ function refused({ code, text, handover, client_id: clientId }) {
   if (clientId && clientId === sending?.client_id) sending = null;
   // Another may have been chosen meanwhile, and stays.
   if (code === "gone" && handover !== opened) return void drafts.delete(handover);
+  // Whoever reads the lists again is not called away from them by what has become of a conversation.
+  const wasLeft = Boolean(shown) && !isReading();
   if (code === "gone") empty();
+  if (code === "gone" && wasLeft) return;
+  showThread();
   part("problem").textContent = text;
 }
 
@@ -124,7 +128,20 @@ function duration(seconds) {
   return filled(texts.days, { num: Math.floor(seconds / 86_400) });
 }
 
-// One conversation
+// One conversation. On a narrow screen it takes the place of the lists (inbox.css).
+
+const isReading = () => room.classList.contains("inbox-reading");
+
+function showThread() {
+  const hadFocus = part("lists").contains(document.activeElement);
+  room.classList.add("inbox-reading");
+  if (hadFocus && !part("lists").offsetHeight) part("reference").focus();
+}
+
+function showLists() {
+  room.classList.remove("inbox-reading");
+  (room.querySelector(`[data-handover="${opened}"]`) ?? part("lists")).focus();
+}
 
 function open(id) {
   if (opened) drafts.set(opened, part("text").value);
@@ -143,6 +160,7 @@ function drawThread(thread) {
   const last = shown?.messages.at(-1)?.id ?? Infinity;
   shown = thread;
   part("opened").hidden = false;
+  if (isFirst) showThread();
   part("reference").textContent = [thread.reference, thread.customer].filter(Boolean).join(" · ");
   const email = thread.email ? filled(texts.email, { email: thread.email }) : "";
   part("facts").textContent = [thread.state_text, ...factsOf(thread), thread.language, email].filter(Boolean).join(" · ");
@@ -225,6 +243,7 @@ function announce(text) {
   part("announcer").textContent = text;
 }
 
+part("back").onclick = showLists;
 part("take").onclick = () => move("take");
 part("give-back").onclick = () => move("give_back");
 part("close").onclick = () => move("close");
