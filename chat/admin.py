@@ -14,6 +14,7 @@ from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
 from chat import inbox, people_admin, staff, trials  # noqa: F401 - the inbox's pages are registered
+from chat.columns import short_moment
 from chat.figures import OUTCOMES
 from chat.filters import StartedFilter, TrialFilter, WholeRatingFilter
 from chat.models import Conversation, DailyFigures, Feedback, Handover, Message, Rating, Site
@@ -128,8 +129,8 @@ class ConversationAdmin(ModelAdmin):
     """Staff read conversations and delete them; only customers and the assistant write."""
 
     list_display = [
-        *("__str__", "first_question", "num_messages", "language", "site", "wants_person_at"),
-        *("created_at", "updated_at"),
+        *("__str__", "first_question", "num_messages", "language", "site"),
+        *(short_moment(Conversation, name) for name in ("wants_person_at", "created_at", "updated_at")),
     ]
     list_select_related = ["site"]
     list_filter = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any
 from urllib.parse import urlencode
@@ -172,6 +172,22 @@ def test_a_day_is_read_as_the_language_writes_it(client: Client, olga: User, lan
     assert listed(client, f"?{query}") == keys(young)
     rows: Any = client.get(f"{LIST}export.jsonl?{query}")
     assert {json.loads(line)["conversation"] for line in b"".join(rows).decode().splitlines()} == keys(young)
+
+
+def test_the_list_has_short_moments_in_the_readers_language_and_in_order(client: Client, olga: User) -> None:
+    early, late = say("primero"), say("después")
+    for conversation, day in ((early, 3), (late, 14)):
+        moment = timezone.make_aware(datetime(2026, 2, day, 17, 5))
+        Conversation.objects.filter(pk=conversation.pk).update(created_at=moment)
+
+    spanish = client.get(LIST, headers={"accept-language": "es"}).content.decode()
+    english = client.get(LIST, headers={"accept-language": "en"}).content.decode()
+
+    assert "14/02/2026 17:05" in spanish
+    assert "02/14/2026 5:05 p.m." in english
+    assert "de febrero de 2026 a las" not in spanish
+    page = client.get(LIST + "?o=7").content.decode()
+    assert page.index(str(early.pk)) < page.index(str(late.pk)), "the seventh column is when they began"
 
 
 def test_a_day_that_is_none_lists_and_exports_nothing_and_says_why(client: Client, olga: User) -> None:
