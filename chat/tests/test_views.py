@@ -91,15 +91,20 @@ def test_an_engine_that_died_is_reported_and_made_again(client: Client, live: Ad
     assert reborn.is_resident(live.name)
 
 
+def check_problem(response: Any, status: int, title: str, *, way_back: str = "/") -> None:
+    """It says in the reader's language, which is English, what is wrong, and leads back."""
+    page = response.content.decode()
+    assert response.status_code == status
+    assert '<html lang="en">' in page
+    assert f"<h1>{title}</h1>" in page
+    assert f'href="{way_back}"' in page
+
+
 def test_an_unknown_address_leads_back_to_the_chat_in_the_readers_language(client: Client) -> None:
     response = client.get("/nowhere/", headers={"accept-language": "en"})
 
-    page = response.content.decode()
-    assert response.status_code == 404
-    assert '<html lang="en">' in page
-    assert "<h1>There is no such page</h1>" in page
-    assert 'href="/"' in page
-    assert "/admin/" not in page
+    check_problem(response, 404, "There is no such page")
+    assert "/admin/" not in response.content.decode()
     assert "default-src 'none'" in response["Content-Security-Policy"]
     assert '<html lang="es">' in client.get("/nowhere/", headers={"accept-language": "es"}).content.decode()
 
@@ -109,17 +114,13 @@ def test_staff_who_may_not_see_a_page_are_told_so_and_find_back(client: Client) 
 
     response = client.get("/admin/chat/handover/inbox/", headers={"accept-language": "en"})
 
-    page = response.content.decode()
-    assert response.status_code == 403
-    assert "<h1>You may not see this page</h1>" in page
-    assert 'href="/admin/"' in page
+    check_problem(response, 403, "You may not see this page", way_back="/admin/")
 
 
 def test_a_form_that_another_website_sends_is_refused_in_words() -> None:
     response = Client(enforce_csrf_checks=True).post("/language/", headers={"accept-language": "en"})
 
-    assert response.status_code == 403
-    assert "<h1>Your browser did not show that this comes from our page</h1>" in response.content.decode()
+    check_problem(response, 403, "Your browser did not show that this comes from our page")
 
 
 def test_a_fault_of_the_server_is_told_without_asking_the_database(
@@ -133,11 +134,7 @@ def test_a_fault_of_the_server_is_told_without_asking_the_database(
     with django_assert_num_queries(0):
         response = client.get("/", headers={"accept-language": "en"})
 
-    page = response.content.decode()
-    assert response.status_code == 500
-    assert '<html lang="en">' in page
-    assert "<h1>Something went wrong on our side</h1>" in page
-    assert 'href="/"' in page
+    check_problem(response, 500, "Something went wrong on our side")
 
 
 def test_a_host_that_is_not_ours_is_refused_in_words(client: Client) -> None:
