@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from unfold.admin import ModelAdmin
 
+from chat.columns import short_moment
 from chat.filters import TakenByFilter
 from chat.inbox import choose_name, inbox
 from chat.models import ClosedDay, Handover, OpeningHours
@@ -18,7 +19,10 @@ from training.admin import ReadOnlyAdmin
 
 @admin.register(Handover)
 class HandoverAdmin(ReadOnlyAdmin):
-    list_display = ["reference", "state", "reason", "asked_at", "taken_by", "taken_at", "returned_at", "closed_at"]
+    list_display = [
+        *("reference", "state", "reason", short_moment(Handover, "asked_at"), "taken_by"),
+        *(short_moment(Handover, name) for name in ("taken_at", "returned_at", "closed_at")),
+    ]
     list_filter = ["state", "reason", ("taken_by", TakenByFilter)]
     list_select_related = ["taken_by"]
     search_fields = ["reference", "email"]
