@@ -8,6 +8,7 @@ from channels.db import database_sync_to_async
 from django.utils.translation import gettext as _
 
 from chat import handovers, opening, replies
+from chat.frames import message_frame, publish
 from chat.handovers import Change
 from chat.models import Conversation, Handover
 from training.status_signal import signal
@@ -49,9 +50,9 @@ async def tell(change: Change) -> None:
     """Signal what was stored to everybody whom it concerns."""
     group = change.handover.conversation.group
     for message in change.said:
-        await replies.publish(group, {"type": "message", "message": replies.as_frame(message)})
+        await publish(group, {"type": "message", "message": message_frame(message)})
     if change.handover.state == Handover.State.CLOSED:
-        await replies.publish(group, {"type": "ended"})
+        await publish(group, {"type": "ended"})
     await signal(group, {"type": "conversation.handover"})
     await tell_inbox()
 

@@ -15,10 +15,10 @@ from django.utils.translation import get_language
 from django.views.decorators.http import require_http_methods
 
 from chat import people
+from chat.frames import language_note
 from chat.markdown import render as to_html
-from chat.models import Conversation, Message
+from chat.models import Conversation, Message, Rating
 from chat.polling import for_address
-from chat.replies import language_note
 from chat.session import MAX_HISTORY, Session
 from chat.views import chat_config
 from training.frames import BadFrame
@@ -89,6 +89,8 @@ def _frame(request: HttpRequest) -> dict[str, Any]:
     for name in ("person", "leave_people", "forget"):
         if name in request.POST:
             return {"type": name}
+    if "rate" in request.POST:
+        return {"type": "rate", "rating": request.POST["rate"] or None}
     if "email" in request.POST:
         return {"type": "contact", "email": request.POST["email"]}
     text = request.POST.get("question") or request.POST.get("text", "")
@@ -122,7 +124,8 @@ async def _page(request: HttpRequest, session: Session, status: int = 200, **con
     context |= {
         "config": config,
         "said": [(message, to_html(message.text), language_note(message)) for message in messages],
-        "is_begun": session.conversation is not None,
+        "conversation": session.conversation,
+        "ratings": Rating.choices,
         "is_deleted": "deleted" in request.GET and session.conversation is None,
         "handover": await people.handover_frame(session.conversation),
         "suggestions": suggestions,

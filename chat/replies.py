@@ -36,17 +36,15 @@ from django.utils.translation import gettext as _
 from chat import trials
 from chat.courtesy import Courtesy, courtesy_of, wants_person
 from chat.earlier import MAX_LINES, spoken_language, spoken_of
+from chat.frames import delta_frame, message_frame, publish
 from chat.languages import language_of
-from chat.markdown import render, render_partial
-from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message
-from faq.models import Language
+from chat.models import MAX_MESSAGE_CHARS, Conversation, Message
 from training import serving
 from training.lm.decisions import EngineBusy, EngineDied, Stopped, passing_over
 from training.lm.followups import Rests, rests
 from training.lm.prompts import DECLINE, QuestionTooLong
 from training.models import AdapterVersion
 from training.serving import Servable
-from training.status_signal import signal
 from training.versions import VersionError
 
 logger = logging.getLogger(__name__)
@@ -184,7 +182,7 @@ async def begin(conversation: Conversation, turn: Turn, language: str) -> None:
         if turn.withdrawn in _running:
             _running[turn.withdrawn].stop.set()
         frames.append({"type": "withdrawn", "message_id": turn.withdrawn})
-    frames += [{"type": "message", "message": as_frame(each)} for each in (turn.asked, turn.answer) if each]
+    frames += [{"type": "message", "message": message_frame(each)} for each in (turn.asked, turn.answer) if each]
     await publish(conversation.group, *frames)
     if turn.answer is None:
         return
@@ -237,57 +235,6 @@ async def interrupt_all() -> None:
         unfinished = await Message.objects.filter(pk=reply.message.pk, finish_reason="").afirst()
         if unfinished is not None:
             await _finish(unfinished, reply.group, _reason_of_lost(unfinished))
-
-
-def as_frame(message: Message, feedback: Feedback | None = None) -> dict[str, Any]:
-    """What a customer may see of a message. What people write has no marks."""
-    is_ours = message.role in (Message.Role.ASSISTANT, Message.Role.SYSTEM)
-    return {
-        "id": message.pk,
-        "role": message.role,
-        "author": message.author,
-        "text": message.text,
-        "language": message.entry_language or message.language or language_of(message.text) or "",
-        "html": (render if message.finish_reason else render_partial)(message.text) if is_ours else "",
-        "client_id": message.client_id,
-        "seq": message.seq,
-        "finish_reason": message.finish_reason,
-        "declined": message.is_declined,
-        "suggestions": message.suggestions,
-        "offers_person": message.offers_person,
-        "source": _source(message),
-        "note": language_note(message),
-        "feedback": _opinion(feedback),
-        "at": message.created_at.isoformat(),
-    }
-
-
-def _source(message: Message) -> dict[str, str] | None:
-    if not message.entry_question:
-        return None
-    revised = message.entry_revised_at
-    return {"question": message.entry_question, "revised": revised.isoformat() if revised else ""}
-
-
-def language_note(message: Message) -> str:
-    """What is said under an answer that was approved in another language than that in which it was asked for."""
-    if message.entry_language in ("", message.language):
-        return ""
-    with translation.override(message.language):
-        if message.entry_language == Language.SPANISH:
-            return _("This answer was approved in Spanish and is not translated.")
-        return _("This answer was approved in English and is not translated.")
-
-
-def _opinion(feedback: Feedback | None) -> dict[str, Any] | None:
-    if feedback is None:
-        return None
-    return {"rating": feedback.rating, "reasons": feedback.reasons, "text": feedback.text}
-
-
-async def publish(group: str, *frames: dict[str, Any]) -> None:
-    """Give frames to everyone in the conversation."""
-    await signal(group, {"type": "conversation.frames", "frames": frames})
 
 
 async def _write(reply: Reply) -> None:
@@ -539,14 +486,14 @@ async def _say_approved(reply: Reply, text: str, **basis: Any) -> None:
             if reply.stop.is_set():
                 raise Stopped
             said += delta
-            await publish(reply.group, _delta_frame(message, number, delta, said))
+            await publish(reply.group, delta_frame(message, number, delta, said))
             await asyncio.sleep(DELTA_SECONDS)
         await _store(reply, finish_reason=FinishReason.STOP)
     except Stopped:
         message.text = said
         raise
-    done = {"type": "done", "message": as_frame(message)}
-    await publish(reply.group, _delta_frame(message, num_deltas, last, text), done)
+    done = {"type": "done", "message": message_frame(message)}
+    await publish(reply.group, delta_frame(message, num_deltas, last, text), done)
 
 
 async def _say(reply: Reply, delta: str) -> None:
@@ -557,15 +504,7 @@ async def _say(reply: Reply, delta: str) -> None:
     """
     message = reply.message
     await _store(reply, text=message.text + delta, seq=message.seq + 1)
-    await publish(reply.group, _delta_frame(message, message.seq, delta, message.text))
-
-
-def _delta_frame(message: Message, seq: int, delta: str, said: str) -> dict[str, Any]:
-    """
-    Args:
-        said: everything up to the end of this delta.
-    """
-    return {"type": "delta", "message_id": message.pk, "seq": seq, "text": delta, "html": render_partial(said)}
+    await publish(reply.group, delta_frame(message, message.seq, delta, message.text))
 
 
 async def _store(reply: Reply, **values: Any) -> None:
@@ -597,7 +536,7 @@ async def _finish(message: Message, group: str, reason: FinishReason, *, text: s
     await aclose_old_connections()
     values = {"finish_reason": reason} if text is None else {"finish_reason": reason, "text": text}
     if await _update(message, **values):
-        await publish(group, {"type": "done", "message": as_frame(message)})
+        await publish(group, {"type": "done", "message": message_frame(message)})
 
 
 async def _update(message: Message, **values: Any) -> bool:

@@ -19,9 +19,10 @@ from django.utils import timezone
 
 from chat import trials
 from chat.figures import tally
+from chat.frames import publish
 from chat.models import Conversation, DailyFigures, Handover, Message
 from chat.people import tell_inbox
-from chat.replies import ABANDONED_AFTER, publish
+from chat.replies import ABANDONED_AFTER
 
 BATCH_SIZE = 200
 # A worker does other things too: what is left over is forgotten an hour later.

@@ -34,6 +34,7 @@ from django.utils.translation import gettext as _
 
 from chat import people, ratings, replies
 from chat.earlier import spoken_language
+from chat.frames import message_frame, publish
 from chat.handovers import CannotDo
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message, Site
 from chat.origins import is_own, sites_at
@@ -196,8 +197,8 @@ class Session:
         except ratings.BadOpinion as error:
             raise BadFrame("bad_feedback", str(error)) from error
         feedback = await ratings.store(message, opinion)
-        frame = {"type": "message", "message": replies.as_frame(message, feedback)}
-        await replies.publish(f"conversation.{message.conversation_id}", frame)
+        frame = {"type": "message", "message": message_frame(message, feedback)}
+        await publish(f"conversation.{message.conversation_id}", frame)
 
     async def _rate(self, frame: dict[str, Any]) -> None:
         conversation = self._begun()
@@ -206,7 +207,7 @@ class Session:
         except ratings.BadOpinion as error:
             raise BadFrame("bad_feedback", str(error)) from error
         await ratings.store_for_all(conversation, rating)
-        await replies.publish(conversation.group, {"type": "rated", "rating": rating or None})
+        await publish(conversation.group, {"type": "rated", "rating": rating or None})
 
     async def _rateable(self, message_id: Any) -> Message:
         """A finished reply of this conversation."""
@@ -320,7 +321,7 @@ class Session:
         messages = [message async for message in newest][::-1]
         ratings_given = Feedback.objects.filter(message__conversation=self.conversation)
         feedback = {each.message_id: each async for each in ratings_given}
-        return [replies.as_frame(message, feedback.get(message.pk)) for message in messages]
+        return [message_frame(message, feedback.get(message.pk)) for message in messages]
 
     async def ready(self, messages: list[dict[str, Any]], *, ids: list[int], **more: Any) -> dict[str, Any]:
         return {

@@ -529,6 +529,22 @@ def test_a_plain_form_holds_a_conversation(live: AdapterVersion) -> None:
     assert Message.objects.filter(role="user").count() == 2
 
 
+def test_a_plain_form_says_how_it_was(live: AdapterVersion) -> None:
+    async def scenario() -> None:
+        browser = Browser()
+        assert "Was this conversation helpful?" not in (await browser.get("/plain/")).content.decode()
+        await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
+        for pressed, stored in (("down", "down"), ("up", "up"), ("", "")):
+            await browser.post("/plain/", {"rate": pressed})
+            assert (await Conversation.objects.aget()).rating == stored
+            page = (await browser.get("/plain/")).content.decode()
+            assert page.count('aria-pressed="true"') == bool(stored)
+        assert (await browser.post("/plain/", {"rate": "five"})).status_code == 400
+        assert (await Browser().post("/plain/", {"rate": "up"})).status_code == 400
+
+    serve(scenario)
+
+
 def test_a_plain_form_does_not_wait_for_ever(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plain, "WAIT_SECONDS", 0.2)
     serving.prepare(live)
