@@ -137,6 +137,20 @@ def test_a_transcript_shows_who_wrote_and_what_they_thought(client: Client, olga
     assert page.count("&lt;img src=x onerror=alert(1)&gt;") >= 2
 
 
+def test_staff_find_conversations_by_what_customers_thought_of_the_whole(client: Client, olga: User) -> None:
+    for said, rating in (("buena", "up"), ("mala", "down"), ("nada", "")):
+        Conversation.objects.filter(pk=say(said).pk).update(rating=rating)
+
+    page = client.get(LIST + "?rating__exact=down").content.decode()
+    table: Any = client.get(LIST + "export.csv?rating__exact=down")
+
+    assert "mala" in page
+    assert "buena" not in page
+    assert "nada" not in page
+    (row, *_) = csv.DictReader(StringIO(b"".join(table).decode()))
+    assert row["rating_of_the_whole"] == "down"
+
+
 def test_an_export_holds_the_ratings(client: Client, olga: User) -> None:
     conversation = say("hola")
     rate(conversation, "down", reasons=["incorrect", "other"], text="=1+1")

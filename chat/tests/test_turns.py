@@ -388,22 +388,6 @@ def test_a_whole_conversation_is_rated_and_the_rating_is_taken_back(db: None) ->
     assert ratings == {conversation.pk: "down", other.pk: ""}
 
 
-def test_staff_find_conversations_by_what_customers_thought_of_the_whole(client: Client) -> None:
-    for said, rating in (("buena", "up"), ("mala", "down"), ("nada", "")):
-        conversation, _ = Conversation.start("es")
-        conversation.messages.create(role="user", text=said)
-        Conversation.objects.filter(pk=conversation.pk).update(rating=rating)
-    client.force_login(User.objects.create_superuser("olga"))
-
-    page = client.get("/admin/chat/conversation/?rating__exact=down").content.decode()
-    table: Any = client.get("/admin/chat/conversation/export.csv?rating__exact=down")
-
-    assert "mala" in page
-    assert "buena" not in page
-    assert "nada" not in page
-    assert b"".join(table).decode().splitlines()[1].endswith(",down")
-
-
 def test_staff_read_the_rating_beside_the_answer(client: Client) -> None:
     conversation, _ = Conversation.start("es")
     answer = conversation.messages.create(role="assistant", text="Sí.", finish_reason="stop")
