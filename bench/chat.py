@@ -15,8 +15,8 @@ demo shop, trained in FOLDER (bench/out/chat) at the first run. The last line is
     idle_sockets               open at a time on one process, greeted, saying nothing; all that answer at the end
     bytes_per_idle_socket      of the web process's resident memory, ten seconds after the last came
 
---quick takes five minutes; without it each chat asks four times as often, which takes a quarter of an hour, and there is
-a Markdown table.
+--quick takes five minutes; without it each chat asks four times as often, for a quarter of an hour, and there is a
+Markdown table.
 """
 
 from __future__ import annotations
