@@ -236,9 +236,12 @@ def test_it_offers_the_questions_that_may_be_meant(page: Page, server: Server) -
     expect(page.locator("#announcer")).to_contain_text("¿Puedo devolver un producto?")
 
     page.reload()
-    offered.filter(has_text="¿Puedo devolver un producto?").click()
+    offered.filter(has_text="¿Puedo devolver un producto?").focus()
+    page.keyboard.press("Enter")
 
     expect(page.locator(".message.user .bubble").last).to_have_text("¿Puedo devolver un producto?")
+    expect(page.get_by_label("Su pregunta")).to_be_focused()
+    expect(page.locator(".suggestions").first).to_be_hidden()
 
 
 def test_a_deleted_conversation_is_gone_on_every_page_and_the_next_question_begins_another(

@@ -262,7 +262,11 @@ export class CustomerChat extends HTMLElement {
     const list = make("ul", { className, attributes: { "aria-label": label } });
     for (const question of questions) {
       const button = make("button", { type: "button", className: "starter", dir: "auto", textContent: question });
-      button.onclick = () => this.ask(question);
+      button.onclick = () => {
+        // Under a message that is not the last they go (chat.css), and would take the keyboard's place with them.
+        if (className.includes("suggestions") && button.matches(":focus-visible")) this.parts.text.focus();
+        this.ask(question);
+      };
       list.append(make("li", {}, button));
     }
     return list;
