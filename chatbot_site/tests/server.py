@@ -196,6 +196,7 @@ def _start_web(url: str, environment: dict[str, str]) -> subprocess.Popen[bytes]
             time.sleep(0.1)
         else:
             return web
+    _kill(web)
     raise RuntimeError("the web server did not start")
 
 
