@@ -84,8 +84,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def conversation_handover(self, event: dict[str, Any]) -> None:
         with translation.override(self.session.language):
-            handover = await people.handover_frame(self.session.conversation)
-            await self.send_frame({"type": "handover", "handover": handover})
+            await self.send_frame({"type": "handover", **await people.standing(self.session.conversation)})
 
     async def layer_resumed(self, event: dict[str, Any]) -> None:
         """Something may have been missed: a version that went live, a delta that another process wrote."""

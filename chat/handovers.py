@@ -76,6 +76,18 @@ def open_of(conversation: Conversation) -> Handover | None:
     return Handover.objects.open().select_related("taken_by").filter(conversation=conversation).first()
 
 
+def latest_of(conversation: Conversation) -> Handover | None:
+    return conversation.handovers.select_related("taken_by").order_by("-asked_at").first()
+
+
+def has_ended(latest: Handover | None) -> bool:
+    """Whether a conversation, whose latest hand-over this is, was closed by people and nothing has been said since."""
+    if latest is None or latest.state != State.CLOSED:
+        return False
+    last = Message.objects.filter(conversation=latest.conversation_id).order_by("-pk").only("role").first()
+    return last is not None and last.role == Message.Role.SYSTEM
+
+
 def place_of(handover: Handover) -> int:
     """How many have been waiting for longer."""
     return Handover.objects.filter(state=State.WAITING, asked_at__lt=handover.asked_at).count()

@@ -51,8 +51,6 @@ async def tell(change: Change) -> None:
     group = change.handover.conversation.group
     for message in change.said:
         await publish(group, {"type": "message", "message": message_frame(message)})
-    if change.handover.state == Handover.State.CLOSED:
-        await publish(group, {"type": "ended"})
     await signal(group, {"type": "conversation.handover"})
     await tell_inbox()
 
@@ -62,10 +60,12 @@ async def tell_inbox() -> None:
 
 
 @database_sync_to_async
-def handover_frame(conversation: Conversation | None) -> dict[str, Any] | None:
-    """What a customer sees of the open hand-over, in the active language; None where the assistant answers."""
-    handover = handovers.open_of(conversation) if conversation is not None else None
-    return _as_frame(handover) if handover is not None else None
+def standing(conversation: Conversation | None) -> dict[str, Any]:
+    """How a conversation stands with people: what the customer sees of the open hand-over, in the active language, or
+    None where the assistant answers; and whether people have closed it and nothing was said since."""
+    latest = handovers.latest_of(conversation) if conversation is not None else None
+    handover = _as_frame(latest) if latest is not None and latest.is_open else None
+    return {"handover": handover, "has_ended": handovers.has_ended(latest)}
 
 
 def _as_frame(handover: Handover) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import get_language
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from chat import people
@@ -53,15 +54,19 @@ async def plain_chat(request: HttpRequest) -> HttpResponse:
     await _open(session, request)
     if request.method != "POST":
         return await _page(request, session)
+    frame = _frame(request)
+    if frame["type"] == "forget" and session.conversation is None:
+        # Pressed twice, or its key is no longer good, and then it is not deleted.
+        return await _page(request, session, problem=_("That conversation is not here any more."), status=404)
     try:
-        await session.handle(_frame(request))
+        await session.handle(frame)
     except BadFrame as error:
         draft = request.POST.get("text", "")
         return await _page(request, session, problem=str(error), draft=draft, status=400)
     if session.conversation is None:
         return _deleted()
     await _wait(session)
-    response = HttpResponseRedirect(reverse("plain_chat"))
+    response = HttpResponseRedirect(reverse("plain_chat") + ("?rated" if "rate" in request.POST else ""))
     if carrier.frame:
         value = f"{carrier.frame['conversation']} {carrier.frame['token']}"
         response.set_signed_cookie(
@@ -126,8 +131,9 @@ async def _page(request: HttpRequest, session: Session, status: int = 200, **con
         "said": [(message, to_html(message.text), language_note(message)) for message in messages],
         "conversation": session.conversation,
         "ratings": Rating.choices,
+        "is_rated": "rated" in request.GET,
         "is_deleted": "deleted" in request.GET and session.conversation is None,
-        "handover": await people.handover_frame(session.conversation),
+        **await people.standing(session.conversation),
         "suggestions": suggestions,
         # A form that is sent twice is answered once.
         "client_id": uuid.uuid4().hex,

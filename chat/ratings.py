@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from channels.db import database_sync_to_async
 from django.db import transaction
@@ -73,7 +74,7 @@ def store(message: Message, opinion: Opinion) -> Feedback | None:
     Raises:
         Conversation.DoesNotExist: the message's conversation has been deleted.
     """
-    message.conversation.hold()
+    _lock(message.conversation_id)
     if not opinion.rating:
         Feedback.objects.filter(message=message).delete()
         return None
@@ -89,5 +90,14 @@ def store_for_all(conversation: Conversation, rating: str) -> None:
     Raises:
         Conversation.DoesNotExist: it has been deleted.
     """
-    conversation.hold()
+    _lock(conversation.pk)
     Conversation.objects.filter(pk=conversation.pk).update(rating=rating)
+
+
+def _lock(conversation_pk: UUID) -> None:
+    """Nobody deletes it for the rest of the transaction. Unlike `hold`: a rating is nothing that is said.
+
+    Raises:
+        Conversation.DoesNotExist: it has been deleted.
+    """
+    Conversation.objects.select_for_update().get(pk=conversation_pk)

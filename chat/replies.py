@@ -7,11 +7,12 @@
    signalled; an approved answer is stored whole before its first one, with what was decided and on what basis. So a
    client that missed something finds it in the row.
 4. The message ends with a finish reason: also when the process is told to go, and when it is lost, as soon as the
-   customer's page asks again. An approved answer that is stored is not lost with its process.
+   customer's page asks again. An approved answer that is stored is not lost with its process; what is held back is.
 
 Lines sent quickly are one turn: one that arrives within TURN_SECONDS of the customer's last, before a word of the reply
 to that was said, takes the reply back; the new reply answers all of them. A reply that answers nothing (a greeting, "I
-don't know") is held back for a moment, and for as long as the customer is typing, so that the next line still can.
+don't know") is held back for a moment, and for as long as the customer is typing, so that the next line still can. That
+needs both lines to come to this process, as they do over one websocket.
 """
 
 from __future__ import annotations
@@ -428,7 +429,11 @@ async def _ask(
 
 
 async def _hold(reply: Reply) -> None:
-    """Leave the customer time to go on writing."""
+    """Leave the customer time to go on writing.
+
+    Raises:
+        Stopped: they have stopped it, or written on.
+    """
     reply.is_held = True
     began = time.monotonic()
     until = began + MAX_HOLD_SECONDS
@@ -437,6 +442,8 @@ async def _hold(reply: Reply) -> None:
         await asyncio.sleep(DELTA_SECONDS)
     reply.is_held = False
     reply.held_seconds = time.monotonic() - began
+    if reply.stop.is_set():
+        raise Stopped
 
 
 async def _kept_alive(reply: Reply, submitting: asyncio.Future[tuple[Servable, Future[Any]]]) -> Any:

@@ -9,8 +9,10 @@ in   {"type": "start", "language", "site"?, "conversation"?, "token"?}
      {"type": "forget"}
      {"type": "feedback", "message_id", "rating": "up" | "down" | null, "reasons": […], "text"}
      {"type": "rate", "rating": "up" | "down" | null}: of the whole conversation
-out  ready   conversation   message   withdrawn   waiting   delta   done   rated   ended   forgotten   status   pong
-     handover   error
+out  ready   conversation   message   withdrawn   waiting   delta   done   rated   forgotten   status   pong
+     handover   ack   error
+
+Any frame may have a client_id; all but messages are then acknowledged with it, and an error names it.
 
 The page must say where it belongs before anything else is heard: with a site's key where it is a page of that site.
 
@@ -82,11 +84,18 @@ class Session:
         """
         if frame["type"] != "start" and not self.is_admitted:
             raise BadFrame("not_started", _("This page has not said to which website it belongs."))
+        client_id = _client_id(frame)
         try:
             await self._act_on(frame)
         except Conversation.DoesNotExist as error:
             await self.leave()
-            raise _unknown_conversation(_client_id(frame)) from error
+            raise _unknown_conversation(client_id) from error
+        except BadFrame as error:
+            error.client_id = client_id
+            raise
+        # A message shows itself that it has arrived.
+        if client_id and frame["type"] != "message":
+            await self.carrier.send({"type": "ack", "client_id": client_id})
 
     async def _act_on(self, frame: dict[str, Any]) -> None:
         """
@@ -114,8 +123,8 @@ class Session:
                 if self.conversation is not None:
                     await replies.end_abandoned(self.conversation)
                     await people.look(self.conversation)
-                handover = await people.handover_frame(self.conversation)
-                await self.carrier.send({"type": "pong", "status": await self.status(), "handover": handover})
+                standing = await people.standing(self.conversation)
+                await self.carrier.send({"type": "pong", "status": await self.status(), **standing})
             case "feedback":
                 await self._feedback(frame)
             case "rate":
@@ -170,8 +179,8 @@ class Session:
         return conversation if conversation is not None and conversation.opens_with(token) else None
 
     async def _message(self, frame: dict[str, Any]) -> None:
-        client_id = frame.get("client_id")
-        if not isinstance(client_id, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", client_id):
+        client_id = _client_id(frame)
+        if not client_id:
             raise BadFrame("bad_client_id", _("The message has no valid identifier."))
         text = checked_text(frame.get("text"), client_id, max_chars=MAX_MESSAGE_CHARS)
         if not self.messages.take():
@@ -330,7 +339,7 @@ class Session:
             "messages": messages,
             "ids": ids,
             "status": await self.status(),
-            "handover": await people.handover_frame(self.conversation),
+            **await people.standing(self.conversation),
             "rating": await self._rating(),
             **more,
         }
@@ -364,7 +373,10 @@ def _own_token(frame: dict[str, Any]) -> str:
 
 
 def _client_id(frame: dict[str, Any]) -> str:
-    return frame["client_id"] if frame["type"] == "message" else ""
+    """The page's own name for a frame; empty where it has none that is valid."""
+    client_id = frame.get("client_id")
+    is_valid = isinstance(client_id, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", client_id)
+    return str(client_id) if is_valid else ""
 
 
 def _unknown_conversation(client_id: str = "") -> BadFrame:

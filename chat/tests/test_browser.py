@@ -242,6 +242,11 @@ def test_it_offers_the_questions_that_may_be_meant(page: Page, server: Server) -
     expect(page.locator(".message.user .bubble").last).to_have_text("¿Puedo devolver un producto?")
     expect(page.get_by_label("Su pregunta")).to_be_focused()
     expect(page.locator(".suggestions").first).to_be_hidden()
+    last_answer(page)
+    ask(page, "quiero devolver algo ya")
+    last_answer(page)
+    page.locator(".message:last-child .suggestions button").first.click()
+    expect(page.locator("#log")).to_be_focused()
 
 
 def test_a_deleted_conversation_is_gone_on_every_page_and_the_next_question_begins_another(

@@ -24,6 +24,16 @@ asked = Message.objects.filter(role="user", text={text!r})
 assert (asked.count(), asked.values("conversation").distinct().count()) == (1, 1), list(asked.values())
 """
 
+# Staff take and close what waits.
+CLOSE = """
+from django.contrib.auth.models import User
+from chat import handovers
+from chat.models import Handover
+handover, user = Handover.objects.filter(state="waiting").latest("pk"), User.objects.first()
+handovers.take(handover.pk, user)
+handovers.close(handover.pk, user)
+"""
+
 
 @pytest.mark.parametrize("way", ["websocket", "requests"])
 def test_it_says_at_once_that_the_network_is_gone_and_goes_on_with_it(page: Page, server: Server, way: str) -> None:
@@ -148,6 +158,59 @@ def test_a_wish_that_is_lost_on_its_way_is_sent_again(page: Page, server: Server
     server.run("from chat.models import Feedback; assert Feedback.objects.filter(rating='up').count() == 1")
     server.run("from chat.models import Conversation; assert Conversation.objects.filter(rating='up').count() == 1")
     assert page.evaluate("() => document.querySelector('customer-chat').connection.outbox.size") == 0
+
+
+def test_what_was_said_of_an_answer_without_a_network_arrives(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    last_answer(page)
+    page.locator(".rating .down").click()
+    expect(page.locator(".reasons")).to_be_visible()
+    page.context.set_offline(True)
+    page.locator("[value=outdated]").check()
+    page.locator(".reasons textarea").fill("ya no es así")
+    page.get_by_role("button", name="Enviar", exact=True).first.click()
+    page.context.set_offline(False)
+    expect(page.locator("#banner")).to_be_hidden(timeout=10_000)
+    page.wait_for_function("() => !document.querySelector('customer-chat').connection.outbox.size")
+    server.run(
+        "from chat.models import Feedback; said = Feedback.objects.get(text='ya no es así');"
+        " assert (said.rating, said.reasons) == ('down', ['outdated'])"
+    )
+
+
+def test_a_person_who_came_and_went_meanwhile_is_not_asked_for_again(page: Page, server: Server) -> None:
+    """The wish arrived; what the server said to it did not."""
+    sockets: list[WebSocketRoute] = []
+
+    def lose_what_is_answered(socket: WebSocketRoute) -> None:
+        sockets.append(socket)
+        if len(sockets) > 1:
+            server.run(CLOSE)
+            socket.connect_to_server()
+            return
+        upstream = socket.connect_to_server()
+        wished: list[bool] = []
+
+        def pass_on(frame: str | bytes) -> None:
+            if json.loads(frame)["type"] == "person":
+                wished.append(True)
+            upstream.send(frame)
+
+        socket.on_message(pass_on)
+        upstream.on_message(lambda frame: None if wished else socket.send(frame))
+
+    page.route_web_socket(re.compile("/ws/chat/"), lose_what_is_answered)
+    page.goto(server.url)
+    ask(page, "formas de pago")
+    last_answer(page)
+    page.locator("#person").click()
+    page.wait_for_timeout(500)
+    sockets[0].close()
+    expect(page.locator(".ending")).to_be_visible(timeout=20_000)
+    page.wait_for_timeout(500)
+    expect(page.locator(".people")).to_be_hidden()
+    server.run("assert Handover.objects.filter(conversation=handover.conversation).count() == 1")
 
 
 def test_a_first_message_whose_answer_is_lost_comes_once_without_websockets(page: Page, server: Server) -> None:

@@ -414,7 +414,7 @@ def test_a_page_is_told_that_its_token_cannot_be_one(db: None, kind: str, token:
         await client.open()
         await client.send({"type": kind, "client_id": "c1", "text": "hola", "token": token})
         error = await client.wait_for("error")
-        assert (error["code"], error["client_id"]) == ("bad_token", "c1" if kind == "message" else "")
+        assert (error["code"], error["client_id"]) == ("bad_token", "c1")
         assert error["text"]
         await client.ask("hola")
         await client.wait_for("conversation")
@@ -969,6 +969,30 @@ def test_it_says_whether_a_free_text_was_cut(free: AdapterVersion, settings: Set
         assert (message["text"], message["finish_reason"]) == (whole.text, reason)
 
     run(scenario)
+
+
+def test_what_waits_in_free_text_is_stopped_and_not_called_declined(
+    free: AdapterVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: Future[Generated] = Future()
+    done.set_result(Generated("No lo sé.", True, FinishReason.STOP, 3, 1))
+    monkeypatch.setattr(serving, "write", lambda *_, **__: (serving.prepare(free), done))
+    monkeypatch.setattr(replies, "HOLD_SECONDS", 600.0)
+    monkeypatch.setattr(replies, "MAX_HOLD_SECONDS", 600.0)
+
+    async def scenario() -> None:
+        client = Client()
+        await client.open()
+        await client.ask("zzz qqq")
+        while not any(reply.is_held for reply in replies._running.values()):  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+        await client.send({"type": "stop"})
+        _, message = await client.read_answer()
+        assert (message["finish_reason"], message["text"], message["declined"]) == ("cancelled", "", False)
+        await client.close()
+
+    run(scenario)
+    assert not Message.objects.get(role="assistant").is_declined
 
 
 def test_it_declines_in_the_customers_language_when_it_writes(

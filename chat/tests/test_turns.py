@@ -401,6 +401,38 @@ def test_staff_read_the_rating_beside_the_answer(client: Client) -> None:
     assert "<script>alert(1)" not in page
 
 
+def test_a_frame_with_a_name_is_acknowledged_and_an_error_names_it(db: None) -> None:
+    conversation, token = Conversation.start("es")
+    answer = conversation.messages.create(role="assistant", text="Sí.", finish_reason="stop")
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open(conversation=str(conversation.id), token=token)
+        for number, (frame, answered) in enumerate(
+            [
+                (rating({"id": answer.pk}, "up"), "ack"),
+                ({"type": "rate", "rating": "up"}, "ack"),
+                ({"type": "rate", "rating": "five"}, "error"),
+                ({"type": "leave_people"}, "error"),
+                ({"type": "contact", "email": "nobody"}, "error"),
+                ({"type": "person"}, "ack"),
+                ({"type": "leave_people"}, "ack"),
+                ({"type": "nonsense"}, "error"),
+            ]
+        ):
+            await page.send({**frame, "client_id": f"n{number}"})
+            told = await page.wait_for("ack", "error")
+            assert (told["type"], told["client_id"]) == (answered, f"n{number}")
+        for nameless in ("", "a b", 5, None, ["x"], "x" * 65):
+            await page.send({"type": "rate", "rating": "down", "client_id": nameless})
+            assert (await page.wait_for("rated", "ack"))["type"] == "rated"
+            await page.send({"type": "ping"})
+            assert (await page.wait_for("pong", "ack"))["type"] == "pong"
+        await page.close()
+
+    run(scenario)
+
+
 # A conversation that is gone
 
 
@@ -519,10 +551,13 @@ def test_a_plain_form_says_how_it_was(live: AdapterVersion) -> None:
         assert "Was this conversation helpful?" not in (await browser.get("/plain/")).content.decode()
         await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
         for pressed, stored in (("down", "down"), ("up", "up"), ("", "")):
-            await browser.post("/plain/", {"rate": pressed})
+            rated = await browser.post("/plain/", {"rate": pressed})
+            thanked = (await browser.get(rated.headers["Location"])).content.decode()
+            assert ("Thank you." in thanked) == bool(stored)
             assert (await Conversation.objects.aget()).rating == stored
             page = (await browser.get("/plain/")).content.decode()
             assert page.count('aria-pressed="true"') == bool(stored)
+            assert "Thank you." not in page
         assert (await browser.post("/plain/", {"rate": "five"})).status_code == 400
         assert (await Browser().post("/plain/", {"rate": "up"})).status_code == 400
 
@@ -586,10 +621,11 @@ def test_a_plain_form_deletes_the_conversation(live: AdapterVersion) -> None:
         page = (await browser.get("/plain/?deleted")).content.decode()
         assert 'name="forget"' in page
         assert "is deleted" not in page
-        for _press in ("first", "second"):
-            deleted = await browser.post("/plain/", {"forget": "1"})
-            assert (deleted.status_code, deleted.headers["Location"]) == (302, "/plain/?deleted")
-            assert (browser.cookies[plain.COOKIE].value, browser.cookies[plain.COOKIE]["path"]) == ("", "/plain/")
+        deleted = await browser.post("/plain/", {"forget": "1"})
+        assert (deleted.status_code, deleted.headers["Location"]) == (302, "/plain/?deleted")
+        assert (browser.cookies[plain.COOKIE].value, browser.cookies[plain.COOKIE]["path"]) == ("", "/plain/")
+        again = await browser.post("/plain/", {"forget": "1"})
+        assert (again.status_code, "not here any more" in again.content.decode()) == (404, True)
         page = (await browser.get("/plain/?deleted")).content.decode()
         assert "Your conversation is deleted." in page
         assert "Con tarjeta" not in page
@@ -609,7 +645,8 @@ def test_a_plain_form_deletes_nothing_for_a_stranger(db: None) -> None:
         for cookie in ("", f"{conversation.id} {token}", signed):
             browser = Browser()
             browser.cookies[plain.COOKIE] = cookie
-            assert (await browser.post("/plain/", {"forget": "1"})).status_code == 302
+            refused = await browser.post("/plain/", {"forget": "1"})
+            assert (refused.status_code, "is deleted" in refused.content.decode()) == (404, False)
 
     serve(scenario)
     assert set(Conversation.objects.all()) == {conversation, other}

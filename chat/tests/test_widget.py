@@ -259,6 +259,15 @@ def test_a_kiosk_has_no_way_out_and_forgets(page: Page, host: Host, server: Serv
     assert page.evaluate("() => Object.keys(localStorage)") == []
 
 
+def test_a_kiosk_forgets_without_a_network_too(page: Page, host: Host, server: Server) -> None:
+    server.set_answer("pay", LONG)
+    host.attributes = 'data-kiosk="3"'
+    page.goto(host.origin)
+    ask(page, "formas de pago")
+    page.context.set_offline(True)
+    expect(page.locator(".message")).to_have_count(0, timeout=20_000)
+
+
 def test_it_fills_a_phone(browser: Browser, host: Host) -> None:
     context = browser.new_context(**PHONE, locale="es-CO")
     page = context.new_page()
@@ -364,7 +373,7 @@ def test_where_there_is_no_clipboard_nothing_is_offered(page: Page, host: Host) 
     launcher(page).click()
     ask(page, "formas de pago")
     last_answer(page)
-    expect(page.locator(".rating")).to_be_visible()
+    expect(page.locator(".actions .rating")).to_be_visible()
     expect(page.locator(".copy")).to_have_count(0)
 
 

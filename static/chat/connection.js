@@ -3,7 +3,7 @@
 // The server's stored messages are the truth. Events, each with a detail:
 //   message {message, isHistory, isNews}   done {message}   gone {id}     pending {clientId, text}   settled {clientId}
 //   waiting {id, place}            status {…}       refused {text, code, returned}           ready   offline   online
-//   rated {rating}: by the customer, of the whole          ended: people have closed it
+//   rated {rating}: by the customer, of the whole          ended: people have closed it, and nothing was said since
 //   forgotten {isDeleted}: nothing that was shown is there any more; isDeleted: not at the server either
 //   handover {reference, state, agent, note, email, asks_for_email} or null
 
@@ -23,8 +23,8 @@ export function isWriting(message) {
   return message.role === "assistant" && !message.finish_reason;
 }
 
-function nameOf({ type, message_id: id }) {
-  return id ? `${type} ${id}` : type;
+function newId() {
+  return crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`;
 }
 
 export class Connection extends EventTarget {
@@ -36,7 +36,7 @@ export class Connection extends EventTarget {
     this.rating = null; // of the whole conversation
     this.handover = null; // what the server says of it while people have the conversation
     this.unsent = new Map(memory.recall("unsent", "sessionStorage") ?? []); // client id -> text, until it is stored
-    this.outbox = new Map(); // other frames, one of a kind, until the server shows that they arrived
+    this.outbox = new Map(); // kind -> {frame, after, carrier}: other frames, until the server says that they arrived
     this.conversation = memory.recall("conversation") ?? {};
     this.ownToken = memory.recall("token", "sessionStorage"); // of the conversation that what is unsent begins
     this.socket = null;
@@ -64,7 +64,7 @@ export class Connection extends EventTarget {
   }
 
   // What is asked again with the same id is answered once.
-  ask(text, clientId = crypto.randomUUID?.() ?? `${Date.now()}-${Math.random().toString(36).slice(2)}`) {
+  ask(text, clientId = newId()) {
     if (this.unsent.has(clientId)) return;
     this.unsent.set(clientId, text);
     this.#keepUnsent();
@@ -255,8 +255,31 @@ export class Connection extends EventTarget {
   }
 
   #sendSurely(frame) {
-    this.outbox.set(nameOf(frame), frame);
-    if (this.isReady) this.#send(frame);
+    const named = { ...frame, client_id: newId() };
+    this.outbox.set(`${frame.type} ${frame.message_id ?? ""}`, { frame: named, after: Math.max(0, ...this.messages.keys()) });
+    if (this.isReady) this.#sendOutbox();
+  }
+
+  // What is under way by the same carrier is not sent again.
+  #sendOutbox() {
+    const carrier = this.isSocketReady ? this.socket : this.poll;
+    for (const [kind, each] of this.outbox) {
+      if (this.#isSettled(each)) this.outbox.delete(kind);
+      else if (each.carrier !== carrier) {
+        each.carrier = carrier;
+        this.#send(each.frame);
+      }
+    }
+  }
+
+  // Only that it was heard may have been lost: a later notice says what came of the wish for a person, or to leave them.
+  #isSettled({ frame, after, carrier }) {
+    const isWish = ["person", "leave_people"].includes(frame.type);
+    return isWish && carrier && [...this.messages.values()].some(({ id, role }) => role === "system" && id > after);
+  }
+
+  #arrived(clientId) {
+    for (const [kind, { frame }] of this.outbox) if (frame.client_id === clientId) this.outbox.delete(kind);
   }
 
   // Plain requests
@@ -285,10 +308,10 @@ export class Connection extends EventTarget {
     const conversation = this.conversation.conversation ?? "";
     try {
       await this.#request("chat/frames/", {}, { method: "POST", body: JSON.stringify({ conversation, frame }) });
-      this.outbox.delete(nameOf(frame));
       this.#pollOnce();
     } catch {
       // What must arrive is kept; the next poll that succeeds sends it again.
+      for (const each of this.outbox.values()) if (each.frame.client_id === frame.client_id) each.carrier = null;
       this.#offline();
     }
   }
@@ -340,12 +363,13 @@ export class Connection extends EventTarget {
         break;
       case "handover":
         this.#handOver(frame.handover);
+        if (frame.has_ended) this.#tell("ended");
         break;
       case "rated":
         this.#rated(frame.rating);
         break;
-      case "ended":
-        this.#tell("ended");
+      case "ack":
+        this.#arrived(frame.client_id);
         break;
       case "error":
         this.#refused(frame);
@@ -372,24 +396,22 @@ export class Connection extends EventTarget {
     this.#handOver(frame.handover);
     this.#rated(frame.rating);
     for (const message of frame.messages) this.#put(message, isFirst);
+    if (frame.has_ended) this.#tell("ended");
     this.#tell("status", frame.status);
     this.#tell("ready");
     if (isPolled && frame.is_answer) return;
     if (this.identity) this.#send(this.identity);
     for (const [clientId, text] of this.unsent) this.#send({ type: "message", client_id: clientId, text });
-    for (const each of this.outbox.values()) this.#send(each);
+    this.#sendOutbox();
   }
 
   #handOver(handover) {
     this.handover = handover;
-    for (const [type, hasArrived] of [["person", handover], ["contact", handover?.email], ["leave_people", !handover]])
-      if (hasArrived) this.outbox.delete(nameOf({ type }));
     this.#tell("handover", handover);
   }
 
   #rated(rating) {
     this.rating = rating;
-    if (this.outbox.get("rate")?.rating === rating) this.outbox.delete("rate");
     this.#tell("rated", { rating });
   }
 
@@ -410,8 +432,6 @@ export class Connection extends EventTarget {
       this.#keepUnsent();
       this.#tell("settled", { clientId: message.client_id });
     }
-    const opinion = nameOf({ type: "feedback", message_id: message.id });
-    if (this.outbox.get(opinion)?.rating === (message.feedback?.rating ?? null)) this.outbox.delete(opinion);
     this.messages.set(message.id, message);
     const isNews = known?.seq !== message.seq;
     this.#tell("message", { message, isHistory, isNews });
@@ -435,7 +455,7 @@ export class Connection extends EventTarget {
       this.#tell("settled", { clientId: frame.client_id });
     }
     // What was not taken would not be the next time either.
-    else this.outbox.clear();
+    if (frame.client_id) this.#arrived(frame.client_id);
     this.#tell("refused", { text: frame.text, code: frame.code, returned });
   }
 

@@ -15,8 +15,7 @@ export class Ending {
     }
     const anew = make("button", { type: "button", className: "starter", textContent: texts.anew, onclick: onAnew });
     const question = make("p", { id: "ended", textContent: texts.ended });
-    this.element = make("section", { className: "ending", hidden: true }, question, rating, anew);
-    this.element.setAttribute("aria-labelledby", "ended");
+    this.element = make("div", { className: "ending", hidden: true }, question, rating, anew);
   }
 
   show(rating) {

@@ -65,7 +65,7 @@ function refused({ code, text, handover, client_id: clientId }) {
   // Another may have been chosen meanwhile, and stays.
   if (code === "gone" && handover !== opened) return void drafts.delete(handover);
   // Whoever reads the lists again is not called away from them by what has become of a conversation.
-  const wasLeft = Boolean(shown) && !isReading();
+  const wasLeft = Boolean(shown) && !part("opened").offsetHeight;
   if (code === "gone") empty();
   if (code === "gone" && wasLeft) return;
   showThread();

@@ -231,6 +231,8 @@ export class CustomerChat extends HTMLElement {
 
   #beginAnew() {
     if (this.kioskSeconds) this.#forget();
+    // What is still to be sent, such as that the old one be deleted, needs its key.
+    else if (this.connection.outbox.size) this.parts.problem.textContent = this.texts.offline;
     else if (confirm(this.texts.confirmAnew)) {
       this.connection.beginAnew();
       this.parts.options.open = false;
@@ -249,6 +251,14 @@ export class CustomerChat extends HTMLElement {
     this.#scrollToEnd();
   }
 
+  #hasEnded() {
+    if (!this.ending.element.hidden) return;
+    this.ending.show(this.connection.rating);
+    if (this.isFollowing) this.#scrollToEnd();
+    // Beside the notice that says so.
+    this.parts.announcer.append(" ", this.texts.ended);
+  }
+
   #rateAll(rating) {
     this.connection.rateAll(rating);
     this.#announce(rating ? this.texts.thanks : this.texts.undone);
@@ -263,8 +273,10 @@ export class CustomerChat extends HTMLElement {
     for (const question of questions) {
       const button = make("button", { type: "button", className: "starter", dir: "auto", textContent: question });
       button.onclick = () => {
-        // Under a message that is not the last they go (chat.css), and would take the keyboard's place with them.
-        if (className.includes("suggestions") && button.matches(":focus-visible")) this.parts.text.focus();
+        // Under a message that is not the last they go (chat.css), and would take the focus with them. A phone's
+        // keyboard comes up only for who has one in use.
+        if (className.includes("suggestions"))
+          (button.matches(":focus-visible") ? this.parts.text : this.parts.log).focus();
         this.ask(question);
       };
       list.append(make("li", {}, button));
@@ -283,7 +295,7 @@ export class CustomerChat extends HTMLElement {
     on("settled", ({ clientId }) => this.#settled(clientId));
     on("handover", (handover) => this.#showHandover(handover));
     on("rated", ({ rating }) => this.ending.mark(rating));
-    on("ended", () => this.connection.rating || this.#showEnding());
+    on("ended", () => this.connection.rating || this.#hasEnded());
     on("waiting", (place) => this.#showPlace(place));
     on("status", (status) => this.#showStatus(status));
     on("refused", (refusal) => this.#refused(refusal));
@@ -420,7 +432,11 @@ export class CustomerChat extends HTMLElement {
     const touched = () => {
       clearTimeout(timer);
       // Who waits for an answer is still there, and wants to read it.
-      timer = setTimeout(() => (this.connection.isWriting ? touched() : this.#forget()), this.kioskSeconds * 1_000);
+      timer = setTimeout(() => {
+        const { isReady, isWriting } = this.connection;
+        if (isReady && isWriting) touched();
+        else this.#forget();
+      }, this.kioskSeconds * 1_000);
     };
     for (const name of ["pointerdown", "keydown", "touchstart"]) addEventListener(name, touched, true);
     touched();
@@ -450,6 +466,7 @@ export class CustomerChat extends HTMLElement {
 
   #put(message, isNews) {
     this.#drawMessage(message);
+    if (isNews && message.role === "user") this.ending.hide();
     if (this.isFollowing) this.#scrollToEnd();
     else if (isNews) this.parts.newer.hidden = false;
     this.#showButtons();
@@ -798,7 +815,7 @@ export class CustomerChat extends HTMLElement {
 
   // What is hidden takes the focus with it, and the keyboard would begin again at the top of the page.
   #keepFocus(active) {
-    if (active?.closest("[hidden]")) this.parts.text.focus();
+    if (active && !active.getClientRects().length) this.parts.text.focus();
   }
 }
 
