@@ -125,9 +125,13 @@ _tasks: set[asyncio.Task[None]] = set()
 
 
 @database_sync_to_async
-def store(conversation: Conversation, text: str, client_id: str) -> Turn:
+def store(conversation: Conversation, text: str, client_id: str, *, is_late: bool = False) -> Turn:
     """Store what a customer says and the empty reply to it, both or neither, and find who is to give it. People's
     customers get no reply here.
+
+    Args:
+        is_late: it waited for a connection. That it comes soon after another says nothing of when it was written, so it
+            is a turn of its own.
 
     Raises:
         IntegrityError: it is stored already.
@@ -136,14 +140,20 @@ def store(conversation: Conversation, text: str, client_id: str) -> Turn:
     with transaction.atomic():
         conversation.hold()
         is_with_people = conversation.handovers.open().exists()
-        withdrawn, earlier = (None, []) if is_with_people else _take_back(conversation, len(text))
+        is_apart = is_late or is_with_people
+        withdrawn, earlier = (None, []) if is_apart else _take_back(conversation, len(text))
         said = [Message(conversation=conversation, role=Message.Role.USER, text=text, client_id=client_id)]
         if not is_with_people:
             said.append(Message(conversation=conversation, role=Message.Role.ASSISTANT))
         # Here, since each turn in the thread of the database is a wait behind everybody else's.
         speaker = None if is_with_people else _speaker_for(conversation)
         asked, *answers = Message.objects.bulk_create(said)
-    return Turn(asked, answers[0] if answers else None, "\n".join([*earlier, text]), withdrawn, speaker)
+    return Turn(asked, answers[0] if answers else None, _question_in([*earlier, text]), withdrawn, speaker)
+
+
+def _question_in(lines: list[str]) -> str:
+    """What is asked in the lines of a turn. A greeting beside a question only makes it harder to tell which."""
+    return "\n".join([line for line in lines if courtesy_of(line) is None] or lines)
 
 
 def _speaker_for(conversation: Conversation) -> Speaker | None:

@@ -2,7 +2,7 @@
 requests (polling.py).
 
 in   {"type": "start", "language", "site"?, "conversation"?, "token"?}
-     {"type": "message", "client_id", "text", "token"?}
+     {"type": "message", "client_id", "text", "token"?, "is_late"?}
      {"type": "stop"}   {"type": "resume"}   {"type": "ping"}   {"type": "typing"}
      {"type": "person", "token"?}   {"type": "contact", "email"}   {"type": "leave_people"}
      {"type": "identify", "name", "email"}
@@ -19,6 +19,8 @@ The page must say where it belongs before anything else is heard: with a site's 
 The token of a message or of a wish for a person is the page's own for the conversation that it begins with this: 32
 random bytes in base64url. So what is sent again on another connection, since the first was lost before it answered,
 goes into the conversation that it began. Without one the server makes it; `conversation` tells it either way.
+
+A message that had to wait for a connection is late.
 """
 
 from __future__ import annotations
@@ -187,7 +189,7 @@ class Session:
             raise BadFrame("too_fast", too_fast(self.messages.seconds_left), client_id=client_id)
         conversation, is_resumed = await self._ensured(frame)
         try:
-            turn = await replies.store(conversation, text, client_id)
+            turn = await replies.store(conversation, text, client_id, is_late=frame.get("is_late") is True)
         except IntegrityError:
             # Sent again after a broken connection: it is stored, and its answer is on the way.
             await self.send_history()

@@ -15,13 +15,13 @@ from django.views.decorators.http import require_safe
 
 from chat.models import MAX_FEEDBACK_CHARS, MAX_MESSAGE_CHARS, Feedback, Site
 from chat.polling import for_sites
-from faq.models import FaqEntry
+from faq.models import FaqEntry, Language
 from training import serving
 
 NUM_STARTERS = 4
 CONFIG_SECONDS = 300
 # What page.js imports, to be fetched at once.
-MODULES = [f"chat/{name}.js" for name in ("connection", "memory", "view", "drawing", "people")]
+MODULES = [f"chat/{name}.js" for name in ("connection", "memory", "view", "drawing", "people", "ending")]
 
 
 @require_safe
@@ -81,6 +81,7 @@ def chat_config(site: Site | None = None) -> dict[str, Any]:
         else _(
             "Hello! I am an AI assistant. I answer with what the shop has approved, and when I don't know I say so."
         ),
+        "languageNote": _language_note(),
         "greeting": site.greeting if site else "",
         "starters": list(starters[:NUM_STARTERS]),
         "maxChars": MAX_MESSAGE_CHARS,
@@ -88,6 +89,16 @@ def chat_config(site: Site | None = None) -> dict[str, Any]:
         "privacyUrl": reverse("privacy"),
         "texts": _texts(),
     }
+
+
+def _language_note() -> str:
+    """Where no approved answer is in the active language, in which they are."""
+    languages = set(FaqEntry.objects.published().order_by().values_list("language", flat=True).distinct())
+    if not languages or translation.get_language() in languages:
+        return ""
+    if Language.SPANISH in languages:
+        return _("The approved answers are in Spanish: please ask in Spanish.")
+    return _("The approved answers are in English: please ask in English.")
 
 
 @require_safe
@@ -149,6 +160,7 @@ def _texts() -> dict[str, Any]:
         "notYet": _("The assistant is not ready yet. This page comes alive by itself as soon as it is."),
         "live": _("The assistant is ready. Ask away."),
         "sending": _("Sending…"),
+        "unsent": _("Will be sent as soon as there is a connection"),
         "suggestions": _("Questions that you may mean"),
         "waiting": _("People before you: %(place)s"),
         "tooLong": _("Your message has %(num)s characters; at most %(max)s fit. Please shorten it."),
@@ -167,7 +179,7 @@ def _texts() -> dict[str, Any]:
         "sendFeedback": _("Send"),
         "changeFeedback": _("Change what you said"),
         "end": _("End conversation"),
-        "ended": _("Was this conversation helpful?"),
+        "ended": _("This conversation has ended. Was it helpful? If you write again, it goes on."),
         "options": _("Options"),
         "wholeAnswers": _("Show whole answers"),
         "privacy": _("Privacy"),

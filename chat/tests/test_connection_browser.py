@@ -66,6 +66,21 @@ def test_it_says_at_once_that_the_network_is_gone_and_goes_on_with_it(page: Page
     expect(page.get_by_label("Su pregunta")).to_have_value("un borrador")
 
 
+def test_questions_asked_without_a_network_are_answered_each_by_itself(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    ask(page, "horario de cierre")
+    last_answer(page)
+    page.context.set_offline(True)
+    for text in ("formas de pago", "¿Puedo devolver un producto?"):
+        page.get_by_label("Su pregunta").fill(text)
+        page.keyboard.press("Enter")
+    expect(page.locator("[data-client] .meta")).to_have_text(["Se enviará en cuanto haya conexión"] * 2, timeout=10_000)
+    page.context.set_offline(False)
+    expect(page.locator(".message.assistant")).to_have_count(3, timeout=20_000)
+    last_answer(page)
+    expect(page.locator(".message.assistant .source")).to_have_count(3)
+
+
 def test_a_network_that_is_back_in_a_moment_is_not_spoken_of(page: Page, server: Server) -> None:
     page.goto(server.url)
     ask(page, "horario de cierre")

@@ -73,6 +73,37 @@ def test_a_line_that_comes_later_is_a_turn_of_its_own(live: AdapterVersion) -> N
     run(scenario)
 
 
+def test_what_waited_for_a_connection_is_a_turn_of_its_own(live: AdapterVersion) -> None:
+    serving.prepare(live)
+
+    async def scenario() -> None:
+        page = Page()
+        await page.open()
+        with held_engine():
+            await page.ask("horario de cierre", "c1", is_late=True)
+            await page.ask("formas de pago", "c2", is_late=True)
+            for _ in range(4):
+                await page.wait_for("message", "withdrawn")
+        answers = {(await page.wait_for("done"))["message"]["text"] for _ in range(2)}
+        assert answers == {"Cerramos a las ocho.", "Con tarjeta o transferencia."}
+        await page.close()
+
+    run(scenario)
+    assert Message.objects.filter(role="assistant").count() == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "question"),
+    [
+        (["hola", "tengo una duda", "aceptan tarjeta?"], "aceptan tarjeta?"),
+        (["compré unos zapatos", "gracias", "me quedan pequeños"], "compré unos zapatos\nme quedan pequeños"),
+        (["hola", "tengo una duda"], "hola\ntengo una duda"),
+    ],
+)
+def test_a_greeting_is_no_part_of_the_question(lines: list[str], question: str) -> None:
+    assert replies._question_in(lines) == question
+
+
 HELD = pytest.mark.parametrize("said", ["buenas tardes", "zzzz wwww"])
 
 
@@ -524,6 +555,7 @@ def test_a_plain_form_holds_a_conversation(live: AdapterVersion) -> None:
         browser = Browser()
         empty = await browser.get("/plain/")
         assert "AI assistant" in empty.content.decode()
+        assert "please ask in Spanish" in empty.content.decode()
         sent = await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
         assert (sent.status_code, sent.headers["Location"]) == (302, "/plain/")
         cookie = sent.cookies[plain.COOKIE]

@@ -35,6 +35,21 @@ def test_the_page_offers_published_questions_escaped(client: Client) -> None:
     assert "¿Secreta?" not in page
 
 
+@pytest.mark.parametrize(("language", "is_said"), [("es", False), ("en", True)])
+def test_who_reads_in_another_language_is_told_in_which_the_answers_are(
+    client: Client, language: str, is_said: bool
+) -> None:
+    note = "The approved answers are in Spanish: please ask in Spanish."
+    headers = {"accept-language": language}
+    assert note not in client.get("/", headers=headers).content.decode(), "there are none yet"
+    FaqEntry.objects.create(question="¿Sí?", answer="Sí.", status="published")
+    FaqEntry.objects.create(question="Yes?", answer="Yes.", status="draft", language="en")
+
+    assert (note in client.get("/", headers=headers).content.decode()) == is_said
+    FaqEntry.objects.update(status="published")
+    assert note not in client.get("/", headers=headers).content.decode()
+
+
 def test_the_page_has_a_strict_policy_and_the_admin_its_own(client: Client) -> None:
     page = client.get("/").headers["Content-Security-Policy"]
     admin = client.get("/admin/login/").headers["Content-Security-Policy"]

@@ -401,7 +401,8 @@ export class Connection extends EventTarget {
     this.#tell("ready");
     if (isPolled && frame.is_answer) return;
     if (this.identity) this.#send(this.identity);
-    for (const [clientId, text] of this.unsent) this.#send({ type: "message", client_id: clientId, text });
+    for (const [clientId, text] of this.unsent)
+      this.#send({ type: "message", client_id: clientId, text, is_late: true });
     this.#sendOutbox();
   }
 

@@ -150,7 +150,8 @@ export class CustomerChat extends HTMLElement {
     if (this.isFloating) header.append(this.#iconButton("close", texts.close, () => this.close()));
 
     const welcome = make("div", { className: "welcome" }, make("p", { textContent: config.disclosure }));
-    if (config.greeting) welcome.append(make("p", { textContent: config.greeting, dir: "auto" }));
+    for (const more of [config.languageNote, config.greeting].filter(Boolean))
+      welcome.append(make("p", { textContent: more, dir: "auto" }));
     part("div", "learning", { className: "learning", hidden: true });
     part("p", "learning-text");
     part("progress", "learning-progress", { max: 100, value: 0, attributes: { "aria-labelledby": "learning-text" } });
@@ -299,7 +300,7 @@ export class CustomerChat extends HTMLElement {
     on("waiting", (place) => this.#showPlace(place));
     on("status", (status) => this.#showStatus(status));
     on("refused", (refusal) => this.#refused(refusal));
-    on("offline", () => this.#showBanner(this.texts.offline));
+    on("offline", () => this.#offline());
     on("online", () => this.#online());
     on("ready", () => this.#showButtons());
     on("forgotten", ({ isDeleted }) => this.#empty(isDeleted));
@@ -439,6 +440,8 @@ export class CustomerChat extends HTMLElement {
       }, this.kioskSeconds * 1_000);
     };
     for (const name of ["pointerdown", "keydown", "touchstart"]) addEventListener(name, touched, true);
+    // What has just been answered is yet to be read.
+    this.connection.addEventListener("done", touched);
     touched();
   }
 
@@ -571,9 +574,14 @@ export class CustomerChat extends HTMLElement {
     const item = this.#emptyItem("user");
     item.dataset.client = clientId;
     item.querySelector(".bubble").textContent = text;
-    item.querySelector(".meta").textContent = this.texts.sending;
     this.parts.messages.append(item);
+    this.#showUnderWay();
     this.#scrollToEnd();
+  }
+
+  #showUnderWay() {
+    const text = this.parts.banner.hidden || this.connection.isReady ? this.texts.sending : this.texts.unsent;
+    for (const meta of this.parts.messages.querySelectorAll("[data-client] .meta")) meta.textContent = text;
   }
 
   // What stands under a finished answer: on what it rests, what may be asked instead, and what the customer thinks of it.
@@ -749,9 +757,15 @@ export class CustomerChat extends HTMLElement {
     if (run) this.parts["learning-progress"].value = run.percent;
   }
 
+  #offline() {
+    this.#showBanner(this.texts.offline);
+    this.#showUnderWay();
+  }
+
   #online() {
     const { banner } = this.parts;
     if (banner.hidden) return;
+    this.#showUnderWay();
     this.#showBanner(this.texts.online);
     setTimeout(() => (banner.hidden = true), ONLINE_MS);
   }
