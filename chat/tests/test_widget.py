@@ -101,6 +101,7 @@ def test_the_page_speaks_to_it(page: Page, host: Host) -> None:
     page.evaluate("() => CustomerChat.setLocale('en')")
     expect(page.get_by_label("Your question")).to_be_visible()
     expect(page.locator(".message .bubble")).to_have_text(["formas de pago", "Con tarjeta o transferencia."])
+    page.evaluate("() => CustomerChat.open()")
     page.evaluate("() => CustomerChat.close()")
     expect(page.get_by_role("dialog")).to_be_hidden()
     heard = page.evaluate("() => window.heard")

@@ -47,8 +47,10 @@ export class CustomerChat extends HTMLElement {
   }
 
   open() {
+    const wasOpen = this.isOpen;
     this.#show();
     this.parts.text.focus();
+    if (wasOpen) return;
     this.memory.remember("isOpen", true);
     this.#emit("open");
   }
@@ -780,6 +782,7 @@ export class CustomerChat extends HTMLElement {
     this.badge.hidden = !this.unread;
     this.badge.textContent = this.unread || "";
     const { close, open, openUnread } = this.texts;
+    this.launcher.querySelector("svg").replaceWith(icon(this.isOpen ? "close" : "chat"));
     this.launcher.setAttribute("aria-expanded", String(this.isOpen));
     const label = this.isOpen ? close : this.unread ? filled(openUnread, { num: this.unread }) : open;
     this.launcher.setAttribute("aria-label", label);
