@@ -8,22 +8,21 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from chat.languages import language_of
-from chat.markdown import render, render_partial
+from chat.markdown import render, render_partial, render_without_marks
 from chat.models import Feedback, Message
 from faq.models import Language
 from training.status_signal import signal
 
 
 def message_frame(message: Message, feedback: Feedback | None = None) -> dict[str, Any]:
-    """What a customer may see of a message. What people write has no marks."""
-    is_ours = message.role in (Message.Role.ASSISTANT, Message.Role.SYSTEM)
+    """What a customer may see of a message."""
     return {
         "id": message.pk,
         "role": message.role,
         "author": message.author,
         "text": message.text,
         "language": message.entry_language or message.language or language_of(message.text) or "",
-        "html": (render if message.finish_reason else render_partial)(message.text) if is_ours else "",
+        "html": html_of(message),
         "client_id": message.client_id,
         "seq": message.seq,
         "finish_reason": message.finish_reason,
@@ -35,6 +34,15 @@ def message_frame(message: Message, feedback: Feedback | None = None) -> dict[st
         "feedback": _opinion(feedback),
         "at": message.created_at.isoformat(),
     }
+
+
+def html_of(message: Message) -> str:
+    """How a message looks. What people write has no marks, and what customers write is shown as it is."""
+    if message.role == Message.Role.USER:
+        return ""
+    if message.role == Message.Role.AGENT:
+        return render_without_marks(message.text)
+    return (render if message.finish_reason else render_partial)(message.text)
 
 
 def _source(message: Message) -> dict[str, str] | None:

@@ -40,9 +40,23 @@ _SAYS_OTHER_NUMBER = re.compile(
 @lru_cache(maxsize=2048)
 def render(text: str) -> SafeString:
     """The HTML of a whole text; safe to be inserted as it is."""
+    return _clean(_parser.render(text), TAGS)
+
+
+@lru_cache(maxsize=2048)
+def render_without_marks(text: str) -> SafeString:
+    """The HTML of what people write: nothing in it is a mark, and addresses and telephones can be tapped.
+
+    Safe to be inserted as it is. Lines end as they do in the text, so it is to be shown with its white space.
+    """
+    tokens = [token for line in text.splitlines(keepends=True) for token in _linked(line)]
+    return _clean(_parser.renderer.render(tokens, _parser.options, {}), {"a"})
+
+
+def _clean(html: str, tags: set[str]) -> SafeString:
     html = nh3.clean(
-        _parser.render(text),
-        tags=TAGS,
+        html,
+        tags=tags,
         attributes={"a": {"href"}, "ol": {"start"}},
         url_schemes=SCHEMES,
         url_relative="deny",

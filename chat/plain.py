@@ -16,8 +16,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
 from chat import people
-from chat.frames import language_note
-from chat.markdown import render as to_html
+from chat.frames import html_of, language_note
 from chat.models import Conversation, Message, Rating
 from chat.polling import for_address
 from chat.session import MAX_HISTORY, Session
@@ -128,7 +127,7 @@ async def _page(request: HttpRequest, session: Session, status: int = 200, **con
     suggestions = messages[-1].suggestions if messages else config["starters"]
     context |= {
         "config": config,
-        "said": [(message, to_html(message.text), language_note(message)) for message in messages],
+        "said": [(message, html_of(message), language_note(message)) for message in messages],
         "conversation": session.conversation,
         "ratings": Rating.choices,
         "is_rated": "rated" in request.GET,

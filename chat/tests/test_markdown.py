@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from chat.markdown import SCHEMES, TAGS, render, render_partial, without_marks
+from chat.markdown import SCHEMES, TAGS, render, render_partial, render_without_marks, without_marks
 
 RICH = """Con **tarjeta**, *transferencia* o _Bizum_, no con cheque_al_portador.
 
@@ -130,6 +130,27 @@ def tags_and_targets(rendered: str) -> tuple[set[str], set[str]]:
     for href in re.findall(r'href="([^"]*)"', rendered):
         assert href.partition(":")[0] in SCHEMES, rendered
     return tags, attributes
+
+
+@pytest.mark.parametrize("text", [*PAYLOADS, RICH, "# no\n> nada", "fin &amp; &lt;", "2 * 3 _ 4\n\n  - x\n1. y"])
+def test_what_people_write_is_shown_as_it_is_written(text: str) -> None:
+    rendered = render_without_marks(text)
+    assert html.unescape(re.sub(r"</?a\b[^>]*>", "", rendered)) == text
+    tags, attributes = tags_and_targets(rendered)
+    assert tags <= {"a"}
+    assert attributes <= {"href", "rel"}
+
+
+def test_what_people_write_can_be_tapped_by_the_same_rules() -> None:
+    rendered = render_without_marks(
+        "Vea **www.tienda.es/a?b=1&c=2**\no hola@tienda.es, 955 01 02 03.\nPedido 612 345 678"
+    )
+    assert re.findall(r'href="([^"]*)"', rendered) == [
+        "https://www.tienda.es/a?b=1&amp;c=2",
+        "mailto:hola@tienda.es",
+        "tel:955010203",
+    ]
+    assert 'rel="noopener noreferrer"' in rendered
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)

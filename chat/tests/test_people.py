@@ -354,10 +354,12 @@ def test_the_plain_form_leaves_an_address_and_goes_back() -> None:
         assert handover.email == "ana@example.com"
         lucia = await database_sync_to_async(agent)()
         await database_sync_to_async(handovers.take)(handover.pk, lucia)
-        change = await database_sync_to_async(handovers.reply)(handover.pk, lucia, "<b>Hola</b> **Ana**", "r1")
+        text = "<b>Hola</b> **Ana**\nhttps://a.es"
+        change = await database_sync_to_async(handovers.reply)(handover.pk, lucia, text, "r1")
         await people.tell(change)
         page = (await browser.get("/plain/")).content.decode()
-        assert "&lt;b&gt;Hola&lt;/b&gt; **Ana**" in page
+        assert "&lt;b&gt;Hola&lt;/b&gt; **Ana**\n" in page
+        assert '<a href="https://a.es" rel="noopener noreferrer">https://a.es</a>' in page
         assert "Lucía" in page
         await browser.post("/plain/", {"leave_people": "1"})
         assert "Back to the assistant" not in (await browser.get("/plain/")).content.decode()

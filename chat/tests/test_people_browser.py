@@ -116,11 +116,12 @@ def test_a_person_takes_over_and_gives_back(windows: Windows, server: Server) ->
     expect(customer.locator(".people .note")).to_contain_text("Olga is with you")
     expect(customer.locator("#subtitle")).to_have_text("A person is answering: Olga")
 
-    attack = "Hola <img src=x onerror=\"document.title='owned'\"> **Ana**"
+    attack = "Hola <img src=x onerror=\"document.title='owned'\"> **Ana** https://shop.example/?a=1&b=2"
     staff.keyboard.type(attack)
     staff.keyboard.press("Control+Enter")
     heard = customer.locator(".message.agent")
     expect(heard.locator(".bubble")).to_have_text(attack)
+    expect(heard.get_by_role("link")).to_have_attribute("href", "https://shop.example/?a=1&b=2")
     expect(heard.locator(".meta")).to_contain_text("Olga")
     expect(customer.locator("#announcer")).to_have_text(f"Olga {attack}")
     expect(staff.locator("#inbox-text")).to_have_value("")

@@ -512,7 +512,7 @@ export class CustomerChat extends HTMLElement {
     if (message.language) bubble.lang = message.language;
     if (html) bubble.replaceChildren(fromHtml(html, { withLinks: !this.kioskSeconds }));
     else bubble.textContent = text;
-    bubble.classList.toggle("plain", !html);
+    bubble.classList.toggle("plain", !html || message.role === "agent");
     bubble.hidden = text === "" && !isUnfinished;
     const meta = item.querySelector(".meta");
     meta.replaceChildren(this.#noteOf(message));
