@@ -149,6 +149,10 @@ def _texts() -> dict[str, Any]:
         "leaveEmail": _("Leave the address"),
         "emailLeft": _("E-mail address left: %(email)s"),
         "leavePeople": _("Back to the assistant"),
+        "confirmLeavePeople": _(
+            "Go back to the assistant? Our team then no longer has your conversation. You can ask for a person again, "
+            "but you would have to wait anew."
+        ),
         "writing": _("The assistant is writing"),
         "stopped": _("Stopped"),
         "cut": _("Cut short"),

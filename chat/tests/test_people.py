@@ -361,6 +361,7 @@ def test_the_plain_form_leaves_an_address_and_goes_back() -> None:
         assert "&lt;b&gt;Hola&lt;/b&gt; **Ana**\n" in page
         assert '<a href="https://a.es" rel="noopener noreferrer">https://a.es</a>' in page
         assert "Lucía" in page
+        assert page.index("<summary>Back to the assistant</summary>") < page.index('name="leave_people"')
         await browser.post("/plain/", {"leave_people": "1"})
         assert "Back to the assistant" not in (await browser.get("/plain/")).content.decode()
 

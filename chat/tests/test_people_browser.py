@@ -273,6 +273,7 @@ def test_on_a_wide_screen_lists_and_conversation_are_side_by_side(windows: Windo
 def test_what_is_half_written_outlives_the_hand_over(windows: Windows, server: Server) -> None:
     customer, staff = with_a_person(windows, server)
 
+    customer.once("dialog", lambda dialog: dialog.accept())
     customer.get_by_role("button", name="Back to the assistant").click()
 
     expect(staff.locator("#inbox-hint")).to_contain_text("What you wrote here was not sent")
@@ -345,6 +346,10 @@ def test_off_hours_an_address_can_be_left(windows: Windows, server: Server, sche
     assert windows.violations(staff) == []
     assert staff.evaluate("() => document.documentElement.scrollWidth") <= width
 
+    customer.once("dialog", lambda dialog: dialog.dismiss())
+    customer.get_by_role("button", name="Back to the assistant").click()
+    expect(customer.locator(".people")).to_be_visible()
+    customer.once("dialog", lambda dialog: dialog.accept())
     customer.get_by_role("button", name="Back to the assistant").click()
     expect(customer.locator(".people")).to_be_hidden()
     expect(customer.get_by_label("Your question")).to_be_focused()

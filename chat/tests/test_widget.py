@@ -210,6 +210,7 @@ def test_people_are_not_asked_again(page: Page, server: Server) -> None:
     expect(page.locator(".people")).to_be_visible()
     expect(page.locator(".message.assistant .meta")).to_contain_text("Detenido")
     expect(page.locator(".again")).to_be_hidden()
+    page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Volver al asistente").click()
     expect(page.locator(".again")).to_be_visible()
 
@@ -501,6 +502,7 @@ def test_who_has_passed_on_a_conversation_begins_no_new_one_meanwhile(page: Page
     page.locator("#person").click()
     expect(page.locator(".people")).to_be_visible()
     expect(page.locator(".anew")).to_be_hidden()
+    page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Volver al asistente").click()
     expect(page.locator(".anew")).to_be_visible()
 

@@ -20,7 +20,9 @@ export class PeopleBar {
       connection.leaveEmail(this.email.value);
     };
     const back = make("button", { type: "button", className: "starter", textContent: texts.leavePeople });
-    back.onclick = () => connection.leavePeople();
+    back.onclick = () => {
+      if (confirm(texts.confirmLeavePeople)) connection.leavePeople();
+    };
     this.element = make("section", { className: "people", hidden: true, ariaLabel: texts.people });
     this.element.append(this.note, this.form, back);
   }
