@@ -147,6 +147,7 @@ def _texts() -> dict[str, Any]:
         "passedOn": _("Passed on to our team"),
         "emailLabel": _("E-mail address (optional)"),
         "leaveEmail": _("Leave the address"),
+        "changeEmail": _("Correct the address"),
         "emailLeft": _("E-mail address left: %(email)s"),
         "leavePeople": _("Back to the assistant"),
         "confirmLeavePeople": _(

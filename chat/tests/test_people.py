@@ -349,6 +349,9 @@ def test_the_plain_form_leaves_an_address_and_goes_back() -> None:
         assert page.index("You asked for a person") < page.index('type="email"') < page.index("<textarea")
         refused = await browser.post("/plain/", {"email": "nobody"})
         assert (refused.status_code, "That is not an e-mail address." in refused.content.decode()) == (400, True)
+        await browser.post("/plain/", {"email": "ana@example.con"})
+        page = (await browser.get("/plain/")).content.decode()
+        assert page.index("<summary>Correct the address</summary>") < page.index('value="ana@example.con"')
         await browser.post("/plain/", {"email": "ana@example.com"})
         handover = await Handover.objects.select_related("conversation").aget()
         assert handover.email == "ana@example.com"

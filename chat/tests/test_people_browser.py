@@ -339,10 +339,26 @@ def test_off_hours_an_address_can_be_left(windows: Windows, server: Server, sche
     expect(customer.locator(".people .note")).to_contain_text("ana@example.com")
     expect(customer.get_by_label("Your question")).to_be_focused()
 
+    change = customer.locator("#change-email")
+    change.focus()
+    customer.keyboard.press("Enter")
+    expect(email).to_be_focused()
+    expect(email).to_have_value("ana@example.com")
+    assert windows.violations(customer) == [], "correcting"
+    email.fill("ana@")
+    customer.keyboard.press("Enter")
+    expect(customer.locator("#email-problem")).to_have_text("That is not an e-mail address.")
+    expect(email).to_be_focused()
+    email.fill("ana@example.org")
+    customer.keyboard.press("Enter")
+    expect(email).to_be_hidden()
+    expect(change).to_be_focused()
+    expect(customer.locator(".people .note")).to_contain_text("ana@example.org")
+
     staff = windows.open(width, color_scheme=scheme)
     log_in(staff, server)
     staff.locator("[data-list=waiting] button").first.click()
-    expect(staff.locator("#inbox-facts")).to_contain_text("ana@example.com")
+    expect(staff.locator("#inbox-facts")).to_contain_text("ana@example.org")
     assert windows.violations(staff) == []
     assert staff.evaluate("() => document.documentElement.scrollWidth") <= width
 

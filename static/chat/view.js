@@ -77,12 +77,14 @@ export class CustomerChat extends HTMLElement {
     const { activeElement } = this.shadowRoot;
     const { log, text, options } = this.parts;
     const draft = text.value;
+    const { isCorrecting } = this.people;
     const email = this.people.email.value;
     const below = log.scrollHeight - log.scrollTop;
     const hasEnded = !this.ending.element.hidden;
     this.#draw(config);
     this.parts.text.value = draft;
     this.people.email.value = email;
+    this.people.isCorrecting = isCorrecting;
     if (options) this.parts.options.open = options.open;
     if (isOpen) this.#show();
     else this.#labelLauncher();
