@@ -354,7 +354,7 @@ def closed_in_words() -> str:
     """When people are back, as far as anybody knows, and what customers can do until then."""
     back = opening.next_opening()
     when = (
-        _("Nobody is here now. We are back on %(moment)s.") % {"moment": opening.moment_in_words(back)}
+        _("Nobody is here now. We are back %(moment)s.") % {"moment": opening.moment_in_words(back)}
         if back
         else _("We cannot say when somebody will read this.")
     )

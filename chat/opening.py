@@ -42,16 +42,25 @@ def hours_in_words() -> str:
     by_day: dict[int, tuple[Span, ...]] = {}
     for hours in OpeningHours.objects.all():
         by_day[hours.weekday] = (*by_day.get(hours.weekday, ()), (hours.opens, hours.closes))
-    return "; ".join(f"{_days(run)} {_times(by_day[run[0]])}" for run in _runs(by_day))
+    days_of: dict[tuple[Span, ...], list[int]] = {}
+    for day in sorted(by_day):
+        days_of.setdefault(by_day[day], []).append(day)
+    return "; ".join(f"{_listed(_names(days))} {_times(spans)}" for spans, days in days_of.items())
 
 
-def moment_in_words(moment: datetime) -> str:
-    """A local time as people say it: Monday, 30 November 2026, 09:00."""
-    return _("%(weekday)s, %(date)s, %(time)s") % {
+def moment_in_words(moment: datetime, now: datetime | None = None) -> str:
+    """When a local time is, as people say it: today at 20:00; on Monday, 30 November, at 09:00."""
+    today = timezone.localtime(now).date()
+    values = {
         "weekday": WEEKDAYS[moment.weekday()],
-        "date": date_format(moment, "DATE_FORMAT"),
+        "date": date_format(moment, "MONTH_DAY_FORMAT" if moment.year == today.year else "DATE_FORMAT"),
         "time": _clock(moment.time()),
     }
+    if moment.date() == today:
+        return _("today at %(time)s") % values
+    if moment.date() == today + timedelta(days=1):
+        return _("tomorrow at %(time)s") % values
+    return _("on %(weekday)s, %(date)s, at %(time)s") % values
 
 
 def _spans_of(day: date) -> Iterator[tuple[datetime, datetime]]:
@@ -62,15 +71,18 @@ def _spans_of(day: date) -> Iterator[tuple[datetime, datetime]]:
         yield start, end
 
 
-def _runs(by_day: dict[int, tuple[Span, ...]]) -> list[list[int]]:
-    """Days in a row that have the same hours."""
-    keyed = groupby(enumerate(sorted(by_day)), key=lambda each: (each[1] - each[0], by_day[each[1]]))
-    return [[day for _index, day in run] for _key, run in keyed]
+def _names(days: list[int]) -> list[str]:
+    """The names of days in order; three or more in a row as from one to another."""
+    names: list[str] = []
+    for _offset, group in groupby(enumerate(days), key=lambda each: each[1] - each[0]):
+        run = [str(WEEKDAYS[day]) for _index, day in group]
+        names += [_("%(first)s to %(last)s") % {"first": run[0], "last": run[-1]}] if len(run) > 2 else run
+    return names
 
 
-def _days(run: list[int]) -> str:
-    first, last = str(WEEKDAYS[run[0]]), str(WEEKDAYS[run[-1]])
-    return first if len(run) == 1 else f"{first}, {last}" if len(run) == 2 else f"{first}–{last}"
+def _listed(names: list[str]) -> str:
+    *others, last = names
+    return _("%(others)s and %(last)s") % {"others": ", ".join(others), "last": last} if others else last
 
 
 def _times(spans: tuple[Span, ...]) -> str:

@@ -87,4 +87,4 @@ def _waiting_in_words(handover: Handover) -> str:
     back = opening.next_opening()
     if back is None:
         return _("Waiting for a person.")
-    return _("Nobody is here now. We are back on %(moment)s.") % {"moment": opening.moment_in_words(back)}
+    return _("Nobody is here now. We are back %(moment)s.") % {"moment": opening.moment_in_words(back)}

@@ -11,7 +11,7 @@ from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.utils import timezone, translation
+from django.utils import timezone
 from pytest_django import Settings
 
 from chat import handovers, opening, people
@@ -78,7 +78,7 @@ def test_who_asks_is_told_the_number_the_place_and_the_hours(settings: Settings,
         assert notice["role"] == "system"
         assert handover["reference"] in notice["text"]
         assert "1 person is before you" in notice["text"]
-        assert "Monday–Sunday 00:00–23:59" in notice["text"]
+        assert "Monday to Sunday 00:00–23:59" in notice["text"]
         assert contact in notice["text"]
         assert (handover["state"], handover["asks_for_email"]) == ("waiting", False)
         await page.send({"type": "person"})
@@ -157,8 +157,8 @@ def test_off_hours_it_says_when_people_are_back_and_takes_an_address() -> None:
         await page.open()
         notice = await ask_for_person(page)
         handover = (await page.wait_for("handover"))["handover"]
-        assert "Nobody is here now. We are back on" in notice["text"]
-        assert ", 09:00" in notice["text"]
+        assert "Nobody is here now. We are back" in notice["text"]
+        assert ", at 09:00." in notice["text"]
         assert "You are next" not in notice["text"]
         assert handover["asks_for_email"]
         for wrong in ("", "nobody", "a@b", 7, None, "a@example.com\nBcc: b@example.com"):
@@ -179,7 +179,7 @@ def test_off_hours_it_says_when_people_are_back_and_takes_an_address() -> None:
 def test_without_hours_nothing_is_promised() -> None:
     text = texts(waiting())[0]
     assert "We cannot say when" in text
-    assert "back on" not in text
+    assert "We are back" not in text
 
 
 def test_an_address_needs_somebody_who_waits() -> None:
@@ -413,11 +413,31 @@ def test_it_knows_when_it_opens_again() -> None:
 def test_it_says_the_hours_in_a_line() -> None:
     assert opening.hours_in_words() == ""
     office_hours()
-    assert opening.hours_in_words() == "Monday–Friday 09:00–14:00, 16:00–18:30; Saturday 10:00–13:00"
+    assert opening.hours_in_words() == "Monday to Friday 09:00–14:00, 16:00–18:30; Saturday 10:00–13:00"
     OpeningHours.objects.filter(weekday=2).delete()
-    assert opening.hours_in_words().startswith("Monday, Tuesday 09:00–14:00, 16:00–18:30; Thursday, Friday")
-    with translation.override("es"):
-        assert "lunes, martes" in opening.hours_in_words()
+    assert opening.hours_in_words().startswith("Monday, Tuesday, Thursday and Friday 09:00–14:00, 16:00–18:30; Sat")
+    OpeningHours.objects.filter(weekday=4).delete()
+    OpeningHours.objects.create(weekday=2, opens=time(9), closes=time(18))
+    assert opening.hours_in_words() == (
+        "Monday, Tuesday and Thursday 09:00–14:00, 16:00–18:30; Wednesday 09:00–18:00; Saturday 10:00–13:00"
+    )
+    OpeningHours.objects.exclude(weekday=2).delete()
+    for day in (0, 1, 3, 6):
+        OpeningHours.objects.create(weekday=day, opens=time(9), closes=time(18))
+    assert opening.hours_in_words() == "Monday to Thursday and Sunday 09:00–18:00"
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        (MONDAY.replace(hour=20), "today at 20:00"),
+        (MONDAY + timedelta(days=1), "tomorrow at 10:00"),
+        (MONDAY + timedelta(days=2), "on Wednesday, December 2, at 10:00"),
+        (MONDAY + timedelta(days=32), "on Friday, Jan. 1, 2027, at 10:00"),
+    ],
+)
+def test_it_says_when_people_are_back(moment: datetime, words: str) -> None:
+    assert opening.moment_in_words(moment, now=MONDAY.astimezone(UTC)) == words
 
 
 def test_hours_end_after_they_begin() -> None:
