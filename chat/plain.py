@@ -65,7 +65,9 @@ async def plain_chat(request: HttpRequest) -> HttpResponse:
     if session.conversation is None:
         return _deleted()
     await _wait(session)
-    response = HttpResponseRedirect(reverse("plain_chat") + ("?rated" if "rate" in request.POST else ""))
+    # Where on a long page something is new.
+    place = "?rated#rating" if "rate" in request.POST else "#newest"
+    response = HttpResponseRedirect(reverse("plain_chat") + place)
     if carrier.frame:
         value = f"{carrier.frame['conversation']} {carrier.frame['token']}"
         response.set_signed_cookie(
@@ -137,6 +139,8 @@ async def _page(request: HttpRequest, session: Session, status: int = 200, **con
         # A form that is sent twice is answered once.
         "client_id": uuid.uuid4().hex,
         "here": reverse("plain_chat"),
+        # Were it always the same address, the browser would go to the place in it and load nothing.
+        "look_again": f"{reverse('plain_chat')}?look={uuid.uuid4().hex}#newest",
     }
     response: HttpResponse = await sync_to_async(render)(request, "chat/plain.html", context, status=status)
     response.headers["Cache-Control"] = "no-store"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -557,12 +558,13 @@ def test_a_plain_form_holds_a_conversation(live: AdapterVersion) -> None:
         assert "AI assistant" in empty.content.decode()
         assert "please ask in Spanish" in empty.content.decode()
         sent = await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
-        assert (sent.status_code, sent.headers["Location"]) == (302, "/plain/")
+        assert (sent.status_code, sent.headers["Location"]) == (302, "/plain/#newest")
         cookie = sent.cookies[plain.COOKIE]
         assert (cookie["httponly"], cookie["samesite"]) == (True, "Lax")
         page = (await browser.get("/plain/")).content.decode()
         assert "Con tarjeta o transferencia." in page
         assert "¿Cómo puedo pagar?" in page
+        assert page.index('class="message user"') < page.index('class="message assistant" id="newest"')
         await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
         await browser.post("/plain/", {"question": "horario de cierre", "client_id": "f2"})
         page = (await browser.get("/plain/")).content.decode()
@@ -584,6 +586,7 @@ def test_a_plain_form_says_how_it_was(live: AdapterVersion) -> None:
         await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
         for pressed, stored in (("down", "down"), ("up", "up"), ("", "")):
             rated = await browser.post("/plain/", {"rate": pressed})
+            assert rated.headers["Location"] == "/plain/?rated#rating"
             thanked = (await browser.get(rated.headers["Location"])).content.decode()
             assert ("Thank you." in thanked) == bool(stored)
             assert (await Conversation.objects.aget()).rating == stored
@@ -604,8 +607,10 @@ def test_a_plain_form_does_not_wait_for_ever(live: AdapterVersion, monkeypatch: 
         browser = Browser()
         with held_engine():
             await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
-            page = (await browser.get("/plain/")).content.decode()
-            assert "Look again" in page
+            pages = [(await browser.get("/plain/")).content.decode() for _time in range(2)]
+            first, second = (re.findall(r'href="([^"]*)">Look again', page) for page in pages)
+            assert first[0].endswith("#newest")
+            assert first != second, "to another place on the same page a browser goes without asking anew"
 
     serve(scenario)
 
