@@ -15,7 +15,7 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
-from chat import people
+from chat import people, rights
 from chat.frames import html_of, language_note
 from chat.models import Conversation, Message, Rating
 from chat.polling import for_address
@@ -53,6 +53,8 @@ async def plain_chat(request: HttpRequest) -> HttpResponse:
     await _open(session, request)
     if request.method != "POST":
         return await _page(request, session)
+    if "download" in request.POST:
+        return await _download(request, session)
     frame = _frame(request)
     if frame["type"] == "forget" and session.conversation is None:
         # Pressed twice, or its key is no longer good, and then it is not deleted.
@@ -107,6 +109,17 @@ def _deleted() -> HttpResponse:
     """To the page that says so. A reload of it deletes nothing that has begun since."""
     response = HttpResponseRedirect(reverse("plain_chat") + "?deleted")
     response.delete_cookie(COOKIE, path=reverse("plain_chat"), samesite="Lax")
+    return response
+
+
+async def _download(request: HttpRequest, session: Session) -> HttpResponse:
+    """The conversation as a file, which the browser keeps beside the page."""
+    if session.conversation is None:
+        return await _page(request, session, problem=_("That conversation is not here any more."), status=404)
+    if seconds := rights.seconds_to_wait(str(session.conversation.pk)):
+        return await _page(request, session, problem=rights.too_often(seconds), status=429)
+    response = await sync_to_async(rights.as_text_file)(session.conversation)
+    response.headers["Cache-Control"] = "no-store"
     return response
 
 

@@ -38,22 +38,30 @@ def _opened(view: Callable[[Conversation], HttpResponse]) -> Callable[[HttpReque
 
     @wraps(view)
     def open_first(request: HttpRequest, pk: str) -> HttpResponse:
-        seconds = _altogether.take("") or _per_conversation.take(pk[:36])
+        seconds = seconds_to_wait(pk[:36])
         if seconds:
-            text = ngettext(
-                "Too many requests. Please wait %(seconds)d second.",
-                "Too many requests. Please wait %(seconds)d seconds.",
-                seconds,
-            )
-            return JsonResponse(
-                {"error": text % {"seconds": seconds}}, status=429, headers={"Retry-After": str(seconds)}
-            )
+            return JsonResponse({"error": too_often(seconds)}, status=429, headers={"Retry-After": str(seconds)})
         conversation = Conversation.opened_by(pk, _token(request))
         if conversation is None:
             return JsonResponse({"error": _("That conversation is not here any more.")}, status=404)
         return view(conversation)
 
     return open_first
+
+
+def seconds_to_wait(pk: str) -> int:
+    """Until a conversation may be taken out or deleted; 0, and counted, where it may now."""
+    return _altogether.take("") or _per_conversation.take(pk)
+
+
+def too_often(seconds: int) -> str:
+    """What whoever asks too often reads, in their language."""
+    text = ngettext(
+        "Too many requests. Please wait %(seconds)d second.",
+        "Too many requests. Please wait %(seconds)d seconds.",
+        seconds,
+    )
+    return text % {"seconds": seconds}
 
 
 # Without a cookie there is nothing to forge (see above), and other sites with the widget have no CSRF token.
@@ -82,6 +90,11 @@ def export_json(conversation: Conversation) -> HttpResponse:
 @_opened
 def export_text(conversation: Conversation) -> HttpResponse:
     """What was said, for people, in the language in which they ask."""
+    return as_text_file(conversation)
+
+
+def as_text_file(conversation: Conversation) -> HttpResponse:
+    """The same, once it is known who asks."""
     response = HttpResponse(_as_text(conversation), content_type="text/plain; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="conversation-{conversation}.txt"'
     return response

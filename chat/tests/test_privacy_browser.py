@@ -102,6 +102,9 @@ def test_it_is_deleted_without_scripts_and_by_keyboard(
     newest = page.locator("#newest")
     expect(newest).to_have_class("message assistant")
     expect(newest).to_be_in_viewport()
+    with page.expect_download() as download:
+        page.locator("[name=download]").click()
+    assert download.value.suggested_filename.endswith(".txt")
     delete = page.locator("[name=forget]")
     expect(delete).to_be_hidden()
     page.locator("summary").focus()

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 from asgiref.sync import ThreadSensitiveContext, async_to_sync
+from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
 from django.core import signing
 from django.db import OperationalError, transaction
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
-from chat import plain, replies, trials
+from chat import plain, replies, rights, trials
+from chat.limits import Allowances
 from chat.models import MAX_FEEDBACK_CHARS, Conversation, Feedback, Message
 from chat.tests.test_consumers import Client as Page
 from chat.tests.test_consumers import held_engine, run
@@ -644,7 +646,8 @@ def test_a_plain_form_is_guarded_against_other_sites(live: AdapterVersion) -> No
         assert (await guarded.post("/plain/", {"text": "hola", "client_id": "f1"})).status_code == 403
         assert (await browser.post("/plain/", {"text": "formas de pago", "client_id": "f2"})).status_code == 302
         guarded.cookies[plain.COOKIE] = browser.cookies[plain.COOKIE].value
-        assert (await guarded.post("/plain/", {"forget": "1"})).status_code == 403
+        for name in ("forget", "download"):
+            assert (await guarded.post("/plain/", {name: "1"})).status_code == 403
 
     serve(scenario)
     assert Message.objects.get(role="user").text == "formas de pago"
@@ -673,6 +676,28 @@ def test_a_plain_form_deletes_the_conversation(live: AdapterVersion) -> None:
     serve(scenario)
 
 
+def test_a_plain_form_gives_the_conversation_as_a_file(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rights, "_per_conversation", Allowances(capacity=1, per_second=0.001))
+
+    async def scenario() -> None:
+        browser = Browser()
+        nothing = await browser.post("/plain/", {"download": "1"})
+        assert (nothing.status_code, "not here any more" in nothing.content.decode()) == (404, True)
+        await browser.post("/plain/", {"text": "formas de pago", "client_id": "f1"})
+        assert 'name="download"' in (await browser.get("/plain/")).content.decode()
+        conversation = await Conversation.objects.aget()
+        given = await browser.post("/plain/", {"download": "1"})
+        assert given.content == (await database_sync_to_async(rights.as_text_file)(conversation)).content
+        assert "AI assistant\nCon tarjeta o transferencia.\n" in given.content.decode()
+        assert given.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert given.headers["Content-Disposition"] == f'attachment; filename="conversation-{conversation}.txt"'
+        assert given.headers["Cache-Control"] == "no-store"
+        refused = await browser.post("/plain/", {"download": "1"})
+        assert (refused.status_code, "Too many requests" in refused.content.decode()) == (429, True)
+
+    serve(scenario)
+
+
 def test_a_plain_form_deletes_nothing_for_a_stranger(db: None) -> None:
     conversation, token = Conversation.start("es")
     other, others = Conversation.start("es")
@@ -682,8 +707,9 @@ def test_a_plain_form_deletes_nothing_for_a_stranger(db: None) -> None:
         for cookie in ("", f"{conversation.id} {token}", signed):
             browser = Browser()
             browser.cookies[plain.COOKIE] = cookie
-            refused = await browser.post("/plain/", {"forget": "1"})
-            assert (refused.status_code, "is deleted" in refused.content.decode()) == (404, False)
+            for name in ("forget", "download"):
+                refused = await browser.post("/plain/", {name: "1"})
+                assert (refused.status_code, "is deleted" in refused.content.decode()) == (404, False)
 
     serve(scenario)
     assert set(Conversation.objects.all()) == {conversation, other}
