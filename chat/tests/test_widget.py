@@ -261,6 +261,33 @@ def test_a_kiosk_has_no_way_out_and_forgets(page: Page, host: Host, server: Serv
     assert page.evaluate("() => Object.keys(localStorage)") == []
 
 
+def test_a_kiosk_is_left_empty_by_who_ends_while_people_have_the_conversation(
+    page: Page, host: Host, server: Server
+) -> None:
+    host.attributes = 'data-kiosk="600"'
+    page.goto(host.origin)
+    page.locator("#person").click()
+    page.locator("#email").fill("ana@example.com")
+    page.keyboard.press("Enter")
+    expect(page.locator(".people .note")).to_contain_text("ana@example.com")
+    page.locator(".end").click()
+    ending = page.locator(".ending")
+    expect(ending).to_be_visible()
+    server.run(
+        "from asgiref.sync import async_to_sync; from django.contrib.auth.models import User; "
+        "from chat import handovers, people; from chat.models import Handover; "
+        "async_to_sync(people.tell)(handovers.take(Handover.objects.latest('pk').pk, User.objects.get()))"
+    )
+    expect(page.locator("#subtitle")).to_contain_text("Le atiende una persona")
+    expect(ending).to_be_visible()
+    ending.get_by_role("button", name="Nueva conversación").click()
+    expect(page.locator(".message")).to_have_count(0)
+    expect(page.locator(".people")).to_be_hidden()
+    expect(page.locator(".end")).to_be_hidden()
+    expect(page.locator("#email")).to_have_value("")
+    assert page.evaluate("() => Object.keys(localStorage)") == []
+
+
 def test_a_kiosk_forgets_without_a_network_too(page: Page, host: Host, server: Server) -> None:
     server.set_answer("pay", LONG)
     host.attributes = 'data-kiosk="3"'

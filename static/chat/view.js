@@ -390,8 +390,8 @@ export class CustomerChat extends HTMLElement {
   #showHandover(handover) {
     const { messages, person, subtitle } = this.parts;
     const active = this.shadowRoot.activeElement;
+    if (handover && !this.people.handover) this.ending.hide();
     this.people.show(handover);
-    if (handover) this.ending.hide();
     person.hidden = Boolean(handover);
     const isTaken = handover?.state === "taken";
     messages.classList.toggle("passed-on", Boolean(handover));
@@ -827,8 +827,10 @@ export class CustomerChat extends HTMLElement {
     stop.hidden = !isAnswering;
     send.hidden = isAnswering && !text.value.trim();
     if (forget) forget.hidden = !messages.size;
-    // Who waits for people would lose their answer with the conversation.
-    for (const button of [end, anew]) if (button) button.hidden = !messages.size || Boolean(handover);
+    // Who waits for people would lose their answer with the conversation. A screen for everybody forgets it anyway, and
+    // it is better gone before the next one comes.
+    const isKept = Boolean(handover) && !this.kioskSeconds;
+    for (const button of [end, anew]) if (button) button.hidden = !messages.size || isKept;
     this.#keepFocus(active);
   }
 
