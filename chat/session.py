@@ -185,8 +185,7 @@ class Session:
         if not client_id:
             raise BadFrame("bad_client_id", _("The message has no valid identifier."))
         text = checked_text(frame.get("text"), client_id, max_chars=MAX_MESSAGE_CHARS)
-        if not self.messages.take():
-            raise BadFrame("too_fast", too_fast(self.messages.seconds_left), client_id=client_id)
+        self._take_turn()
         conversation, is_resumed = await self._ensured(frame)
         try:
             turn = await replies.store(conversation, text, client_id, is_late=frame.get("is_late") is True)
@@ -263,7 +262,8 @@ class Session:
 
     def _take_turn(self) -> None:
         if not self.messages.take():
-            raise BadFrame("too_fast", too_fast(self.messages.seconds_left))
+            seconds = self.messages.seconds_left
+            raise BadFrame("too_fast", too_fast(seconds), seconds=seconds)
 
     async def _forget(self) -> None:
         """Delete the conversation. All its pages are told, this one at once."""

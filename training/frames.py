@@ -11,15 +11,21 @@ MAX_FRAME_CHARS = 16_384
 
 
 class BadFrame(Exception):
-    """A frame that cannot be acted on: a code for programs and a text for people."""
+    """A frame that cannot be acted on: a code for programs and a text for people.
 
-    def __init__(self, code: str, text: str, *, client_id: str = "") -> None:
+    Args:
+        seconds: after which it could be; 0 where time changes nothing.
+    """
+
+    def __init__(self, code: str, text: str, *, client_id: str = "", seconds: int = 0) -> None:
         super().__init__(text)
         self.code = code
         self.client_id = client_id
+        self.seconds = seconds
 
     def as_frame(self) -> dict[str, Any]:
-        return {"type": "error", "code": self.code, "text": str(self), "client_id": self.client_id}
+        told = {"type": "error", "code": self.code, "text": str(self), "client_id": self.client_id}
+        return {**told, "seconds": self.seconds} if self.seconds else told
 
 
 def parse(text: str | None) -> dict[str, Any]:

@@ -169,6 +169,21 @@ def test_escape_stops_what_is_written_before_it_closes(page: Page, host: Host, s
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
+def test_who_writes_too_fast_is_told_to_wait_only_so_long(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    page.locator("#person").click()
+    expect(page.locator(".people")).to_be_visible()
+    page.evaluate("() => { for (let n = 0; n < 12; n++) document.querySelector('customer-chat').ask(`hola ${n}`); }")
+    expect(page.locator("#problem")).to_contain_text("Espere")
+    expect(page.locator("#problem")).to_be_empty(timeout=10_000)
+
+    page.get_by_label("Su pregunta").fill("a" * 1001)
+    page.keyboard.press("Enter")
+    page.evaluate("() => document.querySelector('customer-chat').connection.ask('hola')")
+    expect(page.locator(".message.user .bubble").last).to_have_text("hola")
+    expect(page.locator("#problem")).not_to_be_empty()
+
+
 def test_what_was_stopped_is_asked_again_once(page: Page, server: Server) -> None:
     server.set_answer("pay", LONG)
     page.goto(server.url)

@@ -2,7 +2,7 @@
 //
 // The server's stored messages are the truth. Events, each with a detail:
 //   message {message, isHistory, isNews}   done {message}   gone {id}     pending {clientId, text}   settled {clientId}
-//   waiting {id, place}            status {…}       refused {text, code, returned}           ready   offline   online
+//   waiting {id, place}            status {…}       refused {text, code, returned, seconds}  ready   offline   online
 //   rated {rating}: by the customer, of the whole          ended: people have closed it, and nothing was said since
 //   forgotten {isDeleted}: nothing that was shown is there any more; isDeleted: not at the server either
 //   handover {reference, state, agent, note, email, asks_for_email} or null
@@ -457,7 +457,7 @@ export class Connection extends EventTarget {
     }
     // What was not taken would not be the next time either.
     if (frame.client_id) this.#arrived(frame.client_id);
-    this.#tell("refused", { text: frame.text, code: frame.code, returned });
+    this.#tell("refused", { text: frame.text, code: frame.code, seconds: frame.seconds, returned });
   }
 
   // What is unsent begins another conversation, or goes on in the one that another tab has begun.

@@ -384,6 +384,7 @@ export class CustomerChat extends HTMLElement {
 
   #settled(clientId) {
     this.#pending(clientId)?.remove();
+    this.#goOn();
     if (this.connection.handover) this.#announce(this.texts.passedOn);
   }
 
@@ -400,7 +401,7 @@ export class CustomerChat extends HTMLElement {
     this.#showButtons();
   }
 
-  #refused({ text, code, returned }) {
+  #refused({ text, code, returned, seconds }) {
     if (code === "bad_email") {
       this.people.refuse(text);
       return;
@@ -411,6 +412,15 @@ export class CustomerChat extends HTMLElement {
       this.#saveDraft();
     }
     this.parts.problem.textContent = text;
+    clearTimeout(this.waitTimer);
+    this.waitText = seconds ? text : "";
+    if (seconds) this.waitTimer = setTimeout(() => this.#goOn(), seconds * 1_000);
+  }
+
+  // To wait need no longer be said.
+  #goOn() {
+    const { problem } = this.parts;
+    if (problem.textContent === this.waitText) problem.textContent = "";
   }
 
   #show() {
