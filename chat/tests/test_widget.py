@@ -169,6 +169,26 @@ def test_escape_stops_what_is_written_before_it_closes(page: Page, host: Host, s
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
+def test_escape_closes_the_options_before_it_closes_the_chat(page: Page, host: Host, server: Server) -> None:
+    server.set_answer("pay", LONG)
+    page.goto(host.origin)
+    launcher(page).click()
+    ask(page, "formas de pago")
+    expect(page.locator(".message.writing")).to_have_count(1, timeout=30_000)
+    page.locator("#options").press("Enter")
+    page.locator("#whole").focus()
+    page.keyboard.press("Escape")
+    expect(page.locator(".message.assistant .meta")).to_contain_text("Detenido")
+    expect(page.locator("#whole")).to_be_visible()
+    page.locator("#whole").focus()
+    page.keyboard.press("Escape")
+    expect(page.locator("#whole")).to_be_hidden()
+    expect(page.locator("#options")).to_be_focused()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
 def test_who_writes_too_fast_is_told_to_wait_only_so_long(page: Page, server: Server) -> None:
     page.goto(server.url)
     page.locator("#person").click()

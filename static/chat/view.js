@@ -351,8 +351,12 @@ export class CustomerChat extends HTMLElement {
   #key(event) {
     if (event.defaultPrevented || !this.isOpen) return;
     const isInside = event.composedPath().includes(this);
-    if (event.key === "Escape" && !this.parts.stop.hidden && (isInside || this.isPage)) this.connection.stop();
-    else if (event.key === "Escape" && isInside) this.close();
+    const { stop, options } = this.parts;
+    if (event.key === "Escape" && !stop.hidden && (isInside || this.isPage)) this.connection.stop();
+    else if (event.key === "Escape" && options?.open && (isInside || this.isPage)) {
+      options.open = false;
+      options.querySelector("summary").focus();
+    } else if (event.key === "Escape" && isInside) this.close();
     else if (event.key === "F6" && (isInside || this.isPage)) {
       event.preventDefault();
       (this.shadowRoot.activeElement === this.parts.text ? this.parts.log : this.parts.text).focus();
