@@ -13,7 +13,7 @@ from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
-from chat import inbox, people_admin, staff, trials  # noqa: F401 - the inbox's pages are registered
+from chat import handovers, inbox, people_admin, spelling, staff, trials  # noqa: F401 - the inbox's pages are registered
 from chat.columns import short_moment
 from chat.figures import OUTCOMES
 from chat.filters import StartedFilter, TrialFilter, WholeRatingFilter
@@ -149,7 +149,10 @@ class ConversationAdmin(ModelAdmin):
     date_hierarchy = "created_at"
     # Shows the box; what is found is up to get_search_results.
     search_fields = ["messages__text"]
-    search_help_text = _("Search in what was said, by an answer's key or by the conversation's number")
+    search_help_text = _(
+        "Search in what was said, by an answer's key, by the conversation's number, or by the number, the name or the"
+        " e-mail address of a customer"
+    )
     list_before_template = "admin/chat/export.html"
     change_form_outer_before_template = "admin/chat/transcript.html"
     fields = [
@@ -183,14 +186,24 @@ class ConversationAdmin(ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Conversation], search_term: str
     ) -> tuple[QuerySet[Conversation], bool]:
-        """Those in which every word, or "phrase in quotes", stands somewhere.
+        """Those in which every word, or "phrase in quotes", stands somewhere, whatever its capitals and accents.
 
         Asked of the messages one after the other: the joins that the admin makes take seconds with 100,000 of them.
         """
         for bit in smart_split(search_term):
             word = unescape_string_literal(bit) if bit[0] == bit[-1] and bit[0] in "\"'" else bit
-            said = Message.objects.filter(Q(text__icontains=word) | Q(entry_key__icontains=word))
-            queryset = queryset.filter(Q(pk__in=said.order_by().values("conversation")) | Q(pk__icontains=word))
+            written = spelling.pattern(word)
+            said = Message.objects.filter(Q(text__iregex=written) | Q(entry_key__icontains=word))
+            handed_over = Handover.objects.filter(
+                Q(reference__icontains=handovers.reference_in(word)) | Q(email__icontains=word)
+            )
+            queryset = queryset.filter(
+                Q(pk__in=said.order_by().values("conversation"))
+                | Q(pk__in=handed_over.order_by().values("conversation"))
+                | Q(pk__icontains=word)
+                | Q(customer_name__iregex=written)
+                | Q(customer_email__icontains=word)
+            )
         return queryset, False
 
     def has_add_permission(self, request: HttpRequest) -> bool:

@@ -11,6 +11,7 @@ it. What customers are told is stored with the change; people.py tells everybody
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -397,6 +398,11 @@ def _new_reference() -> str:
         if not Handover.objects.filter(reference=reference).exists():
             break
     return reference
+
+
+def reference_in(word: str) -> str:
+    """A number as it is stored where people leave out the hyphen; else the word."""
+    return re.sub(r"^([a-z])(\d{4,})$", r"\1-\2", word, flags=re.IGNORECASE)
 
 
 def _reason(conversation: Conversation) -> str:

@@ -73,6 +73,36 @@ def test_conversations_are_found_by_what_was_said_an_entry_or_their_number(clien
     assert listed(client, "?q=nada") == set()
 
 
+@pytest.mark.parametrize("word", ["lampara", "LÁMPARA", "Lampara", "lámpara", "la\u0301mpara"])
+def test_the_search_minds_neither_capitals_nor_accents(client: Client, olga: User, word: str) -> None:
+    texts = ("la lámpara", "LÁMPARAS", "Lampara", "una la\u0301mpara")
+    wanted = [say(text, text="Sí.") for text in texts]
+    say("¿Cuándo abren?")
+
+    assert listed(client, f"?{urlencode({'q': word})}") == keys(*wanted)
+
+
+def test_the_search_takes_every_character_for_itself(client: Client, olga: User) -> None:
+    marks = "***(?i)[a-ñ]+.$^|{1}%_#&~- /?"
+    marked = say(f"¿Qué es {marks}?", text="Nada.")
+    say("abc", text="Nada.")
+
+    assert listed(client, f"?{urlencode({'q': repr(marks)})}") == keys(marked)
+    assert listed(client, f"?{urlencode({'q': 'ñ.' * 1_000})}") == set()
+
+
+def test_conversations_are_found_by_who_wrote_and_by_the_number_of_a_handover(client: Client, olga: User) -> None:
+    told, handed_over = say("uno"), say("dos")
+    Conversation.objects.filter(pk=told.pk).update(customer_name="María Núñez", customer_email="maria@example.com")
+    handed_over.handovers.create(reference="T-4754", reason="asked", language="es", email="ana@example.org")
+
+    for query in ("nunez", "MARÍA", "maria@example", '"maria nunez"'):
+        assert listed(client, f"?{urlencode({'q': query})}") == keys(told), query
+    for query in ("T-4754", "t-4754", "T4754", "4754", "ANA@example.org"):
+        assert listed(client, f"?{urlencode({'q': query})}") == keys(handed_over), query
+    assert listed(client, "?q=@example") == keys(told, handed_over)
+
+
 @pytest.mark.parametrize("outcome", ["answered", "suggested", "declined", "stopped", "interrupted"])
 def test_conversations_are_found_by_how_it_went(client: Client, olga: User, outcome: str) -> None:
     outcomes = {
