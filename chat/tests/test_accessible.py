@@ -22,7 +22,7 @@ __all__ = ["windows"]
 pytestmark = pytest.mark.browser
 
 PAGES = [
-    *("/admin/", "/admin/chat/conversation/", "/admin/chat/conversation/figures/", "/admin/chat/site/add/"),
+    *("/admin/", "/admin/chat/conversation/", "/admin/chat/dailyfigures/", "/admin/chat/site/add/"),
     *("/admin/faq/faqentry/", "/admin/training/trainingrun/prepare/", "/admin/training/adapterversion/"),
     "/admin/password_change/",
 ]
@@ -64,6 +64,28 @@ def test_axe_finds_nothing_in_whole_pages_of_the_admin(windows: Windows, server:
     staff.locator("[data-list=mine] button").first.click()
     staff.locator("#inbox-close").click()
     expect(customer.locator(".people")).to_be_hidden()
+
+
+@pytest.mark.parametrize("width", [360, 1366])
+def test_the_figures_are_no_wider_than_the_window(windows: Windows, server: Server, width: int) -> None:
+    server.run(
+        "from chat.models import Conversation; conversation, _token = Conversation.start('es'); "
+        "conversation.messages.create(role='user', text='palabra' * 60, client_id='long'); "
+        "conversation.messages.create(role='assistant', finish_reason='stop', is_declined=True)"
+    )
+    staff = windows.open(width, 760)
+    log_in(staff, server)
+    staff.goto(server.url + "/admin/chat/dailyfigures/")
+    for summary in staff.locator(".room summary").all():
+        summary.click()
+
+    table = staff.get_by_role("group", name="How replies ended, over time")
+    expect(table).to_be_visible()
+    assert table.evaluate("each => each.scrollWidth > each.clientWidth"), "it scrolls by itself"
+    assert staff.evaluate("document.documentElement.scrollWidth") == width
+    not_in_it = staff.locator(".room *:not(.room-scroll *)")
+    assert max(not_in_it.evaluate_all("all => all.map(each => each.getBoundingClientRect().right)")) <= width
+    assert windows.violations(staff) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.soak)])
