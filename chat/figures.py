@@ -248,7 +248,7 @@ def _most_asked(messages: QuerySet[Message], deleted: QuerySet[DailyFigures]) ->
 
 
 def _unanswered(messages: QuerySet[Message]) -> list[Asked]:
-    """What was asked before a reply that knew no answer, alike but for case, accents and punctuation taken as one."""
+    """What was asked before a reply that gave no answer, alike but for case, accents and punctuation taken as one."""
     asked = Message.objects.filter(
         conversation=OuterRef("conversation"), role=Message.Role.USER, pk__lt=OuterRef("pk")
     ).order_by("-pk")

@@ -149,7 +149,7 @@ def _headline(found: Figures) -> list[tuple[str, str, str]]:
     definitions = {
         Kind.CONVERSATIONS: _("Conversations that began in this time."),
         Kind.QUESTIONS: _("Messages that customers wrote."),
-        Kind.ANSWERED: _("Replies that gave an answer to the end."),
+        Kind.ANSWERED: _("Replies that gave an answer to the end, be it only to a greeting or to thanks."),
         Kind.SUGGESTED: _("Replies that were not sure enough and offered questions that may have been meant."),
         Kind.DECLINED: _("Replies that said “I don't know” and had nothing to offer."),
         Kind.STOPPED: _("Replies that the customer stopped, whatever they were going to say."),

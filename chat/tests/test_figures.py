@@ -168,6 +168,12 @@ def test_questions_without_an_answer_are_grouped_by_their_plain_text() -> None:
     assert [(each.question, each.num) for each in found] == [("¿Venden zapatos?", 4), ("otra", 1)]
 
 
+def test_a_question_that_was_answered_with_suggestions_has_no_answer() -> None:
+    ask("¿Venden zapatos?", is_declined=True, suggestions=["¿Venden botas?"])
+
+    assert [each.question for each in figures(Period.WEEK).unanswered] == ["¿Venden zapatos?"]
+
+
 def test_it_tells_within_what_time_the_first_words_came() -> None:
     for number in range(1, 101):
         ask("a", first_delta_ms=number * 10)
@@ -232,7 +238,8 @@ def test_staff_read_the_figures_with_what_they_mean(client: Client, query: str) 
 
     assert attack not in page
     assert "&lt;script&gt;alert(1)" in page
-    assert "Replies that gave an answer to the end." in page
+    assert "Replies that gave an answer to the end, be it only to a greeting or to thanks." in page
+    assert "those to which it offered questions that may have been meant" in page
     assert "<rect" in page
     assert page.count('<th scope="row">') >= {"?period=24h": 24, "?period=30d": 30}.get(query, 7)
 
