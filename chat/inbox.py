@@ -214,8 +214,8 @@ def _basis(message: Message) -> list[str]:
         basis.append(
             _("understood as going on from “%(context)s”") % {"context": Truncator(message.context).chars(160)}
         )
-    if message.confidence is not None:
-        basis.append(_("%(percent)d %% sure") % {"percent": round(100 * message.confidence)})
+    if message.sureness is not None:
+        basis.append(_("%(percent)d %% sure") % {"percent": round(100 * message.sureness)})
     if message.version:
         basis.append(str(message.version))
     if message.finish_reason != Message.FinishReason.STOP:

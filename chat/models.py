@@ -238,6 +238,11 @@ class Message(models.Model):
         return self.text.replace("**", "") if self.role == self.Role.SYSTEM else self.text
 
     @property
+    def sureness(self) -> float | None:
+        """The confidence, where it decided: that of a greeting tells nothing of the reply to it."""
+        return self.confidence if self.entry_key or self.is_declined else None
+
+    @property
     def opinion(self) -> Feedback | None:
         """What the customer thinks of it, if they have said so."""
         try:

@@ -51,6 +51,8 @@ def transcript(request: HttpRequest, conversation: Conversation) -> dict[str, An
     return {
         "said": said,
         "entries": {entry.key: entry for entry in entries},
+        "handed_over": conversation.handovers.select_related("taken_by"),
+        "can_see_handovers": request.user.has_perm("chat.view_handover"),
         "can_see_entries": request.user.has_perm("faq.view_faqentry") or request.user.has_perm("faq.change_faqentry"),
         "can_see_versions": request.user.has_perm("training.view_adapterversion"),
         "can_teach": request.user.has_perm("faq.add_paraphrase"),

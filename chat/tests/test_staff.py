@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any
@@ -165,6 +166,34 @@ def test_a_transcript_shows_who_wrote_and_what_they_thought(client: Client, olga
         assert shown in page
     assert attack not in page
     assert page.count("&lt;img src=x onerror=alert(1)&gt;") >= 2
+
+
+def test_a_transcript_shows_which_person_wrote_and_what_was_handed_over(client: Client, olga: User) -> None:
+    conversation = say("hola", entry_key="pay", confidence=0.93)
+    conversation.messages.create(role="agent", author="Lucía", text="Buenos días.", finish_reason="stop")
+    handover = conversation.handovers.create(
+        reference="T-4754", reason="asked", state="taken", taken_by=olga, language="es", email="ana@example.org"
+    )
+
+    page = client.get(f"{LIST}{conversation.pk}/change/").content.decode()
+
+    assert re.search(r"<strong[^>]*>Lucía</strong>\s*<span>Person</span>", page)
+    assert f'<a href="/admin/chat/handover/{handover.pk}/change/">T-4754</a>' in page
+    assert "<span>With a person</span>" in page
+    assert '<a href="mailto:ana@example.org">ana@example.org</a>' in page
+    assert "how sure: 93 %" in page
+
+
+def test_a_greeting_was_not_chosen_and_shows_no_confidence(client: Client, olga: User) -> None:
+    conversation = say("hola", confidence=0.0)
+    greeting = conversation.messages.get(role="assistant")
+
+    page = client.get(f"{LIST}{conversation.pk}/change/").content.decode()
+
+    assert "how sure" not in page
+    assert greeting.sureness is None
+    for decided in ({"is_declined": True}, {"entry_key": "pay"}):
+        assert Message(confidence=0.0, **decided).sureness == 0
 
 
 def test_staff_find_conversations_by_what_customers_thought_of_the_whole(client: Client, olga: User) -> None:
