@@ -15,6 +15,7 @@ from django.db.models import OuterRef, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
@@ -153,6 +154,7 @@ def thread(pk: int, user: User) -> dict[str, Any]:
         **_row(handover),
         "may_take": handover.state == State.WAITING,
         "is_mine": is_mine,
+        "url": _url(handover) if user.has_perm("chat.view_conversation") else "",
         "messages": [_said(message) for message in reversed(newest)],
     }
 
@@ -185,6 +187,11 @@ def _row(handover: Any) -> dict[str, Any]:
         "waits": handover.is_open and getattr(handover, "last_role", "") != Message.Role.AGENT,
         "last": Truncator(getattr(handover, "last_text", "") or "").chars(80),
     }
+
+
+def _url(handover: Handover) -> str:
+    """Of the conversation's page."""
+    return reverse("admin:chat_conversation_change", args=[handover.conversation_id])
 
 
 def _seconds_since(moment: datetime) -> int:

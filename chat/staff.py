@@ -81,7 +81,7 @@ def step_in(request: HttpRequest, conversation_pk: UUID) -> HttpResponse:
         messages.error(request, str(error))
         return redirect("admin:chat_conversation_change", conversation.pk)
     async_to_sync(people.silence)(conversation, change)
-    return redirect("admin:chat_inbox")
+    return redirect(f"{reverse('admin:chat_inbox')}?handover={change.handover.pk}")
 
 
 @require_safe

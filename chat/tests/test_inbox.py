@@ -528,10 +528,12 @@ def test_a_person_steps_in_where_the_assistant_speaks(live: AdapterVersion, clie
         shown = await database_sync_to_async(client.get)(url + "change/")
         assert "step-in/" in shown.content.decode()
 
-        await database_sync_to_async(client.post)(url + "step-in/")
+        led = await database_sync_to_async(client.post)(url + "step-in/")
 
         handover = (await page.wait_for("handover"))["handover"]
         assert (handover["state"], handover["agent"]) == ("taken", "Lucía")
+        opened = await Handover.objects.aget()
+        assert led.headers["location"] == f"/admin/chat/handover/inbox/?handover={opened.pk}"
         await page.ask("¿y con bizum?", "c2")
         assert (await page.wait_for("message"))["message"]["role"] == "user"
         again = await database_sync_to_async(client.post)(url + "step-in/", follow=True)
@@ -588,6 +590,14 @@ def test_staff_read_notices_without_marks(client: Browser) -> None:
     assert f"Your number is {handover.reference}." in notice["text"]
     assert f"Your number is {handover.reference}." in page
     assert asked["text"] == question.text, "as the customer wrote it"
+
+
+def test_the_conversations_page_is_linked_for_those_who_may_see_it() -> None:
+    handover = waiting()
+    page = f"/admin/chat/conversation/{handover.conversation_id}/change/"
+
+    assert inbox.thread(handover.pk, User.objects.create_superuser("olga"))["url"] == page
+    assert inbox.thread(handover.pk, agent("lucia"))["url"] == ""
 
 
 def test_a_hand_over_is_deleted_with_its_conversation_alone(client: Browser) -> None:

@@ -263,6 +263,29 @@ def test_on_a_phone_a_conversation_stands_in_the_place_of_the_lists(windows: Win
     expect(thread).to_be_hidden()
 
 
+def test_who_steps_in_reads_that_conversation_and_finds_its_page_again(windows: Windows, server: Server) -> None:
+    server.run(ALWAYS)
+    customer, staff = windows.open(), windows.open(1200, 900)
+    customer.goto(server.url)
+    say(customer, "formas de pago")
+    last_answer(customer)
+    log_in(staff, server)
+    staff.goto(server.url + "/admin/chat/conversation/")
+    staff.locator("#result_list tbody a").first.click()
+    page = staff.url
+    staff.get_by_role("button", name="Answer this customer myself").click()
+
+    reference = staff.locator("[data-list=mine] [aria-current=true] strong")
+    expect(staff.locator("#inbox-reference")).to_have_text(reference.inner_text())
+    expect(staff.locator("#inbox-reference")).to_be_focused()
+    expect(staff.locator("#inbox-messages")).to_contain_text("formas de pago")
+    staff.locator("#inbox-close").click()
+    staff.locator("[data-list=closed] button").first.click()
+    staff.reload()
+    staff.get_by_role("link", name="The conversation's page").click()
+    expect(staff).to_have_url(page)
+
+
 def test_on_a_wide_screen_lists_and_conversation_are_side_by_side(windows: Windows, server: Server) -> None:
     _customer, staff = with_a_person(windows, server)
     expect(staff.locator(".inbox-lists")).to_be_in_viewport()

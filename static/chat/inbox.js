@@ -77,6 +77,7 @@ function empty() {
   const hadFocus = part("opened").contains(document.activeElement);
   drafts.delete(opened);
   opened = shown = null;
+  history.replaceState(null, "", location.pathname);
   part("opened").hidden = true;
   for (const name of ["messages", "facts"]) part(name).replaceChildren();
   part("text").value = "";
@@ -146,6 +147,8 @@ function showLists() {
 function open(id) {
   if (opened) drafts.set(opened, part("text").value);
   opened = id;
+  // Loaded again, the page shows the same.
+  history.replaceState(null, "", `?handover=${id}`);
   shown = null;
   part("problem").textContent = "";
   part("messages").replaceChildren();
@@ -164,6 +167,8 @@ function drawThread(thread) {
   part("reference").textContent = [thread.reference, thread.customer].filter(Boolean).join(" · ");
   const email = thread.email ? filled(texts.email, { email: thread.email }) : "";
   part("facts").textContent = [thread.state_text, ...factsOf(thread), thread.language, email].filter(Boolean).join(" · ");
+  part("page").hidden = !thread.url;
+  part("page").href = thread.url;
   const log = part("log");
   const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   part("messages").replaceChildren(...thread.messages.map(said));
@@ -257,4 +262,6 @@ part("text").onkeydown = (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) reply();
 };
 setInterval(() => send({ type: "ping" }), PING_MS);
+const wanted = Number(new URLSearchParams(location.search).get("handover"));
+if (Number.isSafeInteger(wanted) && wanted > 0) open(wanted);
 connect();
