@@ -600,6 +600,16 @@ def test_the_conversations_page_is_linked_for_those_who_may_see_it() -> None:
     assert inbox.thread(handover.pk, agent("lucia"))["url"] == ""
 
 
+def test_the_overview_of_whoever_trains_tells_who_waits_too(client: Browser) -> None:
+    client.force_login(User.objects.create_superuser("olga"))
+    waiting()
+
+    page = client.get("/admin/").content.decode()
+
+    assert "1 customer waits for a person." in page
+    assert "No version is live yet." in page
+
+
 def test_a_hand_over_is_deleted_with_its_conversation_alone(client: Browser) -> None:
     handover = waiting()
     client.force_login(User.objects.create_superuser("olga"))
