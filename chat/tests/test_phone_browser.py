@@ -31,6 +31,28 @@ MAGNIFIED = """
     visualViewport.dispatchEvent(new Event("resize"));
   }
 """
+# How much of the screen the conversation has, what would have to be scrolled besides it, and how low targets are.
+ROOM = """
+  () => {
+    const { shadowRoot } = document.querySelector("customer-chat");
+    const panel = shadowRoot.querySelector(".panel");
+    const beyond = (part) => [part.scrollWidth - part.clientWidth, part.scrollHeight - part.clientHeight];
+    const targets = [...shadowRoot.querySelectorAll("button, summary, textarea, input:not([type=checkbox])")];
+    return {
+      log: shadowRoot.querySelector("#log").clientHeight,
+      beyond: [...beyond(document.scrollingElement), ...beyond(panel)],
+      low: targets.map((target) => target.getBoundingClientRect().height).filter((height) => height && height < 44),
+    };
+  }
+"""
+# With the least that the conversation has of them, while the assistant answers and while people do.
+SCREENS = {
+    (360, 640): (0.45, 0.3),
+    (320, 480): (0.45, 0.3),
+    (360, 380): (0.45, 0.3),
+    (740, 330): (0.45, 0.3),
+    (320, 320): (90 / 320, 90 / 320),
+}
 
 
 @pytest.fixture
@@ -60,6 +82,7 @@ def test_the_field_stays_above_the_keyboard(page: Page, server: Server, host: Ho
     assert field["y"] >= 40
     assert field["y"] + field["height"] <= 40 + 340
     expect(page.locator(".message").last).to_be_in_viewport()
+    assert page.evaluate(ROOM)["log"] >= 0.45 * 340
 
 
 @pytest.mark.parametrize("place", ["page", "widget"])
@@ -158,9 +181,53 @@ def test_while_somebody_waits_for_a_person_the_conversation_can_be_read(
     assert log["height"] >= 150
     expect(page.locator(".message .meta").last).to_be_in_viewport()
     expect(page.locator("#text")).to_be_in_viewport(ratio=0.5)
+    page.locator("#options").tap()
     for name in ("#text", "#email", ".forget", "#title"):
         page.locator(name).scroll_into_view_if_needed()
         expect(page.locator(name)).to_be_in_viewport()
+
+
+def fits(page: Page, size: tuple[int, int], share: float) -> None:
+    """On a screen of that size nothing but the conversation is to be scrolled, which has that share of the height."""
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    expect(page.locator(".message .meta").last).to_be_in_viewport()
+    room = page.evaluate(ROOM)
+    assert room["log"] >= share * size[1], size
+    assert room["beyond"] == [0, 0, 0, 0], size
+    assert room["low"] == [], size
+    for name in ("#title", "#text", "#send"):
+        expect(page.locator(name)).to_be_in_viewport(ratio=0.95)
+
+
+@pytest.mark.parametrize("place", ["page", "widget"])
+def test_on_small_screens_the_conversation_can_be_read(page: Page, server: Server, host: Host, place: str) -> None:
+    open_chat(page, server, host, place)
+    ask(page, "formas de pago")
+    last_answer(page)
+    for size, (share, _) in SCREENS.items():
+        fits(page, size, share)
+        expect(page.locator(".message.assistant .bubble")).to_be_in_viewport()
+        expect(page.locator("#person")).to_be_in_viewport(ratio=0.95)
+    expect(page.locator(".header")).to_match_aria_snapshot("- paragraph: /Asistente de IA/")
+    page.locator("#options").tap()
+    for name in (".below a", ".forget"):
+        page.locator(name).scroll_into_view_if_needed()
+        expect(page.locator(name)).to_be_in_viewport(ratio=0.95)
+    page.locator("#options").tap()
+
+    page.locator("#person").tap()
+    expect(page.locator("#email")).to_be_visible()
+    for size, (_, share) in SCREENS.items():
+        fits(page, size, share)
+        expect(page.locator(".people .note")).to_be_in_viewport(ratio=0.7)
+        if size != (320, 320):
+            expect(page.locator("#email")).to_be_in_viewport(ratio=0.95)
+
+    fits(page, (360, 380), 0.3)
+    page.locator("#email").fill("nobody")
+    page.keyboard.press("Enter")
+    for name in ("#email-problem", "#email", "#text"):
+        expect(page.locator(name)).to_be_in_viewport(ratio=0.95)
 
 
 def test_the_widget_can_be_scrolled_to_its_end_when_zoomed_in(page: Page, server: Server, host: Host) -> None:

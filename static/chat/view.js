@@ -212,7 +212,7 @@ export class CustomerChat extends HTMLElement {
     this.parts.forget.onclick = () => {
       if (confirm(this.texts.confirmForget)) this.connection.deleteConversation();
     };
-    return [privacy, this.parts.forget, this.#options()];
+    return [this.#options(), privacy, this.parts.forget];
   }
 
   #options() {
