@@ -116,7 +116,7 @@ def test_a_customer_and_a_person_talk_in_one_thread(live: AdapterVersion) -> Non
             await desk.wait_for("stored", client_id="r1")
         heard = (await page.wait_for("message"))["message"]
         assert (heard["role"], heard["author"], heard["text"]) == ("agent", "Lucía", "Hola, **Ana**\n<b>mire</b>")
-        assert heard["html"] == "", "it is drawn as text"
+        assert heard["html"] == "Hola, **Ana**\n&lt;b&gt;mire&lt;/b&gt;", "nothing in it is a mark"
         await page.send({"type": "resume"})
         ready = await page.wait_for("ready")
         assert [each["text"] for each in ready["messages"] if each["role"] == "agent"] == [heard["text"]]

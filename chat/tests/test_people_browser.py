@@ -275,12 +275,12 @@ def test_who_steps_in_reads_that_conversation_and_finds_its_page_again(windows: 
     page = staff.url
     staff.get_by_role("button", name="Answer this customer myself").click()
 
-    reference = staff.locator("[data-list=mine] [aria-current=true] strong")
-    expect(staff.locator("#inbox-reference")).to_have_text(reference.inner_text())
+    reference = staff.locator("[data-list=mine] [aria-current=true] strong").inner_text()
+    expect(staff.locator("#inbox-reference")).to_have_text(reference)
     expect(staff.locator("#inbox-reference")).to_be_focused()
     expect(staff.locator("#inbox-messages")).to_contain_text("formas de pago")
     staff.locator("#inbox-close").click()
-    staff.locator("[data-list=closed] button").first.click()
+    staff.locator("[data-list=closed] button", has_text=reference).click()
     staff.reload()
     staff.get_by_role("link", name="The conversation's page").click()
     expect(staff).to_have_url(page)
