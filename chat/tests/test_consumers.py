@@ -93,6 +93,13 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     async_to_sync(whole)()
 
 
+async def held_reply() -> replies.Reply:
+    """The one that waits for what else the customer says."""
+    while not (held := [reply for reply in replies._running.values() if reply.is_held]):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    return held[0]
+
+
 async def answer_to(text: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The deltas and the message that a new customer gets."""
     client = Client()
@@ -984,8 +991,7 @@ def test_what_waits_in_free_text_is_stopped_and_not_called_declined(
         client = Client()
         await client.open()
         await client.ask("zzz qqq")
-        while not any(reply.is_held for reply in replies._running.values()):  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0.01)
+        await held_reply()
         await client.send({"type": "stop"})
         _, message = await client.read_answer()
         assert (message["finish_reason"], message["text"], message["declined"]) == ("cancelled", "", False)

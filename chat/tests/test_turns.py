@@ -22,7 +22,7 @@ from chat import plain, replies, rights, trials
 from chat.limits import Allowances
 from chat.models import MAX_FEEDBACK_CHARS, Conversation, Feedback, Message
 from chat.tests.test_consumers import Client as Page
-from chat.tests.test_consumers import held_engine, run
+from chat.tests.test_consumers import held_engine, held_reply, run
 from faq.models import FaqEntry
 from training import serving
 from training.lm.decisions import Stopped
@@ -108,13 +108,6 @@ def test_a_greeting_is_no_part_of_the_question(lines: list[str], question: str) 
 
 
 HELD = pytest.mark.parametrize("said", ["buenas tardes", "zzzz wwww"])
-
-
-async def held_reply() -> replies.Reply:
-    """The one that waits for what else the customer says."""
-    while not (held := [reply for reply in replies._running.values() if reply.is_held]):  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    return held[0]
 
 
 @HELD
