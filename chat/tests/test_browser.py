@@ -242,6 +242,8 @@ def test_it_offers_the_questions_that_may_be_meant(page: Page, server: Server) -
     expect(page.locator(".message.user .bubble").last).to_have_text("¿Puedo devolver un producto?")
     expect(page.get_by_label("Su pregunta")).to_be_focused()
     expect(page.locator(".suggestions").first).to_be_hidden()
+    # Or the next line would take back what waits for it.
+    expect(page.locator(".message.assistant")).to_have_count(2)
     last_answer(page)
     ask(page, "quiero devolver algo ya")
     last_answer(page)
