@@ -59,6 +59,12 @@ def train(**values: object) -> AdapterVersion:
     return version
 
 
+def tell_every_step(patch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is."""
+    for name, seconds in (("TELL_SECONDS", 0.0), ("WRITE_SECONDS", 0.0), ("SLOW_SECONDS", float("inf"))):
+        patch.setattr(f"training.progress.{name}", seconds)
+
+
 def test_it_makes_a_complete_version_on_any_base(shop: None, settings: Settings, any_tiny_base: Path) -> None:
     settings.BASE_MODEL = str(any_tiny_base)
 
@@ -190,8 +196,7 @@ def test_it_stops_when_cancelled_and_leaves_no_version(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.02)
-    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
-    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
+    tell_every_step(monkeypatch)
     run = runs.start_in_foreground(config=replace(FAST, min_steps=400, max_steps=400))
     progress = runs.progress
 
@@ -223,8 +228,7 @@ def test_a_failed_run_is_tried_again_from_its_last_checkpoint(
             raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.progress.TELL_SECONDS", 0.0)
-        patch.setattr("training.progress.WRITE_SECONDS", 0.0)
+        tell_every_step(patch)
         patch.setattr(runs, "progress", out_of_memory_at_step_five)
         assert pipeline.execute(run) is None
     run.refresh_from_db()
@@ -251,8 +255,7 @@ def test_a_failed_run_is_tried_again_from_its_last_checkpoint(
 def test_it_records_the_curve_in_a_bounded_number_of_writes(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
-    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
+    tell_every_step(monkeypatch)
     monkeypatch.setattr("training.progress.MAX_WRITES", 6)
     monkeypatch.setattr("training.progress.MAX_CURVE_POINTS", 8)
     run = runs.start_in_foreground(config=replace(FAST, min_steps=60, max_steps=60, save_steps=60))
@@ -315,8 +318,7 @@ def test_it_lives_through_a_moment_without_the_database(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "HEARTBEAT_SECONDS", 0.02)
-    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
-    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
+    tell_every_step(monkeypatch)
     beats = []
     heartbeat, progress = runs.heartbeat, runs.progress
 
@@ -339,8 +341,7 @@ def test_it_lives_through_a_moment_without_the_database(
 
 
 def test_it_tells_again_once_its_connection_was_lost(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
-    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
+    tell_every_step(monkeypatch)
     run = runs.start_in_foreground()
     hear = Progress(run)
     hear(TrainProgress(1, 3))
@@ -352,8 +353,7 @@ def test_it_tells_again_once_its_connection_was_lost(shop: None, monkeypatch: py
 
 
 def test_where_telling_is_slow_the_training_goes_on_in_silence(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
-    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
+    tell_every_step(monkeypatch)
     # However quick it is, it is too slow.
     monkeypatch.setattr("training.progress.SLOW_SECONDS", 0.0)
     told: list[Any] = []
@@ -502,8 +502,7 @@ def test_ten_thousand_steps_write_a_thousand_rows_at_most(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the trainer only what it tells; a step every moment, the worst case for what is written."""
-    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
-    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
+    tell_every_step(monkeypatch)
     run = runs.start_in_foreground(config=FAST)
     num_steps = 10_000
 
@@ -531,8 +530,7 @@ def test_ten_thousand_steps_write_a_thousand_rows_at_most(
 def test_every_step_is_told_however_seldom_the_row_is_written(
     shop: None, on_tiny_llama: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.progress.TELL_SECONDS", 0.0)
-    monkeypatch.setattr("training.progress.WRITE_SECONDS", 0.0)
+    tell_every_step(monkeypatch)
     monkeypatch.setattr("training.progress.MAX_WRITES", 3)
     told: list[int] = []
     monkeypatch.setattr(runs, "tell", lambda run, *, step, **values: told.append(step))
