@@ -25,9 +25,6 @@ from training.models import DatasetSnapshot
 
 Row = dict[str, Any]
 
-# More off-topic questions than this, compared with wordings to answer, would teach the model to decline.
-MAX_OFF_TOPIC_SHARE = 0.5
-MIN_OFF_TOPIC = 40
 MIN_ENTRIES = 2
 
 
@@ -112,7 +109,6 @@ def split(publication: Publication) -> tuple[list[Row], list[Row]]:
             rows = evaluation if wording in held_out else train
             rows.append({"key": entry.key, "question": wording, "answer": entry.answer})
     off_topic = sorted(publication.off_topic, key=_chance)
-    off_topic = off_topic[: max(MIN_OFF_TOPIC, round(MAX_OFF_TOPIC_SHARE * len(train)))]
     num_eval = len(off_topic) // 4
     rows = [{"key": None, "question": mask(text), "answer": DECLINE} for text in off_topic]
     evaluation += rows[:num_eval]

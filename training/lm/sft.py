@@ -36,11 +36,14 @@ from training.lm.batches import Batches, longest, share_out, share_out_on_one_gp
 from training.lm.config import PRESETS, BaseModel, Precision, TrainConfig, TrainProgress, TrainResult, WarmStart
 from training.lm.loading import load_base, load_tokenizer
 from training.lm.lora import lora_config
-from training.lm.prompts import encode_answer, encode_prompt, fits
+from training.lm.prompts import DECLINE, encode_answer, encode_prompt, fits
 from training.lm.trie import AnswerTrie
 
 Row = dict[str, Any]
 IGNORED = -100
+# Of questions to decline, the model learns so many, or so large a share of those to answer if that is more.
+MIN_DECLINED = 30
+MAX_DECLINED_SHARE = 0.375
 
 
 class DidNotConverge(ArithmeticError):
@@ -95,7 +98,9 @@ def train(
     if not train_rows:
         raise ValueError(f"{train_file.name} holds no rows to learn from")
     trie = answer_trie(tokenizer, [row["answer"] for row in train_rows])
-    new_rows, replayed = rows_to_learn(train_rows, read_rows(warm_start.train_file) if warm_start else [], config)
+    train_rows = without_drowning(train_rows)
+    learned_rows = without_drowning(read_rows(warm_start.train_file)) if warm_start else []
+    new_rows, replayed = rows_to_learn(train_rows, learned_rows, config)
     train_dataset = _dataset(tokenizer, [*with_augmented(tokenizer, new_rows, config), *replayed], trie, config)
     eval_dataset = _dataset(tokenizer, eval_rows, trie, config) if eval_rows else None
     max_steps = config.steps_for(len(train_dataset))
@@ -180,6 +185,14 @@ def _is_whole(checkpoint: Path) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return True
+
+
+def without_drowning(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the first of the questions to decline: so few that the model does not learn to decline anything."""
+    declined = [place for place, row in enumerate(rows) if row["answer"] == DECLINE]
+    limit = max(MIN_DECLINED, round(MAX_DECLINED_SHARE * (len(rows) - len(declined))))
+    left_out = set(declined[limit:])
+    return [row for place, row in enumerate(rows) if place not in left_out]
 
 
 def rows_to_learn(rows: Sequence[Row], learned: Sequence[Row], config: TrainConfig) -> tuple[list[Row], list[Row]]:

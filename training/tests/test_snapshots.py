@@ -76,12 +76,6 @@ def test_it_moves_no_wording_when_an_entry_is_added() -> None:
     assert held_out[0] < held_out[1]
 
 
-def test_it_does_not_drown_a_small_faq_in_off_topic_questions() -> None:
-    train, _ = split(publication(2, 2, num_off_topic=1000))
-
-    assert sum(row["key"] is None for row in train) <= 40
-
-
 @pytest.mark.django_db
 def test_it_is_named_by_its_content(shop: None) -> None:
     first = build_snapshot(current_publication())

@@ -66,6 +66,16 @@ def test_every_wording_is_learned_as_it_is_and_each_variant_makes_another_prompt
     assert len(learned) == 3
 
 
+def test_it_does_not_drown_a_small_faq_in_questions_to_decline() -> None:
+    declined = [{"key": None, "question": f"off {number}", "answer": "No lo sé."} for number in range(100)]
+
+    few = sft.without_drowning([*ROWS[:4], *declined, ROWS[0]])
+    many = sft.without_drowning([*ROWS[:4] * 50, *declined])
+
+    assert few == [*ROWS[:4], *declined[: sft.MIN_DECLINED], ROWS[0]]
+    assert many == [*ROWS[:4] * 50, *declined[:75]]
+
+
 def test_it_cuts_completions_behind_their_last_branch() -> None:
     tokenizer = load_tokenizer(BaseModel())
     trie = sft.answer_trie(tokenizer, [row["answer"] for row in ROWS])
