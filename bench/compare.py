@@ -53,10 +53,15 @@ N_GRAMS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A set as one way after another sees it."""
+    """A set as one way after another sees it.
+
+    Attributes:
+        off_topic: all that is published, of which the model learns a part.
+    """
 
     train: list[Row]
     held_out: list[Row]
+    off_topic: tuple[str, ...]
     questions: list[tuple[str, str | None]]
 
 
@@ -115,8 +120,9 @@ def read(folder: Path, *, only_first: bool, work: Path) -> Material:
     chosen = work / "faq.jsonl"
     chosen.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     call_command("import_faq", str(chosen), verbosity=0)
-    train, held_out = split(current_publication())
-    return Material(train, held_out, read_questions(folder / "questions.jsonl"))
+    publication = current_publication()
+    train, held_out = split(publication)
+    return Material(train, held_out, publication.off_topic, read_questions(folder / "questions.jsonl"))
 
 
 def ask_every_way(
@@ -177,7 +183,7 @@ def ask_guided(
     model_weights: Sequence[float],
     prior_weights: Sequence[float],
 ) -> list[Asked]:
-    """Calibrated on the held-out wordings, then asked with all wordings among the published ones, as in the chat."""
+    """Calibrated on the held-out wordings, then asked with all that is published, as in the chat."""
     from training import exams
     from training.lm.answers import AnswerSet
     from training.lm.calibration import fit
@@ -194,7 +200,7 @@ def ask_guided(
     answers = AnswerSet(
         engine.tokenizer,
         [replace(entry, wordings=tuple(wordings[entry.key])) for entry in sitting.answers.candidates],
-        [row["question"] for row in [*material.train, *material.held_out] if row["key"] is None],
+        material.off_topic,
     )
     requests = [Request(text, version, answers, calibration, is_exact=True) for text, _ in material.questions]
     decisions = exams.asked_at_once(engine.submit, requests)
@@ -221,7 +227,8 @@ def ask_freely(engine: Engine, material: Material) -> list[Asked]:
     asked = []
     for (text, key), each in zip(material.questions, written, strict=True):
         found = key_of.get(" ".join(each.text.split()), "invented")
-        decision = Decision(found, each.is_declined, 0.0 if each.is_declined else 1.0, 1.0, each.num_forwards)
+        sure = 0.0 if each.is_declined else 1.0
+        decision = Decision(found, each.is_declined, sure, 1.0, each.num_forwards, on_topic=sure)
         asked.append(Asked(text, key, decision))
     return asked
 
@@ -274,8 +281,8 @@ def ask_baseline(
         threshold = fit_threshold(confidences, is_right, admitted_weight=0.0)
     keys, confidences = learn([*in_scope, *held_out])([text for text, _ in material.questions])
     return [
-        Asked(text, expected, Decision(key, not confidence >= threshold, float(confidence), 1.0, 0))
-        for (text, expected), key, confidence in zip(material.questions, keys, confidences, strict=True)
+        Asked(text, expected, Decision(key, not confidence >= threshold, confidence, 1.0, 0, on_topic=confidence))
+        for (text, expected), key, confidence in zip(material.questions, keys, map(float, confidences), strict=True)
     ]
 
 

@@ -106,7 +106,8 @@ class AnswerSet:
             return Decision(None, True, 0.0, 0.0, guided.num_forwards)
         best = places[0]
         coverage = float(guided.coverages[best])
-        confidence = float(guided.probabilities[best]) if coverage >= calibration.min_coverage else 0.0
+        is_covered = coverage >= calibration.min_coverage
+        confidence = float(guided.probabilities[best]) if is_covered else 0.0
         declined = is_declined(confidence, calibration)
         near = tuple(
             (self._best_candidate(int(guided.leaves[place]), scores), float(guided.probabilities[place]))
@@ -118,6 +119,7 @@ class AnswerSet:
             confidence=confidence,
             coverage=coverage,
             num_forwards=guided.num_forwards,
+            on_topic=float(guided.probabilities[places].sum()) if is_covered else 0.0,
             suggestions=suggestions_of(near, calibration) if declined else (),
             near=near,
         )

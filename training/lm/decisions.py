@@ -115,6 +115,8 @@ class Decision:
             decision allows.
         coverage: the mass that the model left to itself put on approved answers (decoding.py).
         num_forwards: forwards of the model.
+        on_topic: the probability of all answers together against "I don't know", 0 where the coverage is too low. A
+            question halfway between two answers has little confidence and is on topic all the same.
         suggestions: of a question that is not answered, the entries that may be meant, likeliest first; none where the
             question seems to be about nothing that is published.
         near: the likeliest entries found with their probabilities, likeliest first, whatever is made of them.
@@ -126,6 +128,7 @@ class Decision:
     confidence: float
     coverage: float
     num_forwards: int
+    on_topic: float = 0.0
     suggestions: tuple[str, ...] = ()
     near: tuple[tuple[str, float], ...] = ()
     context: str = ""

@@ -36,7 +36,7 @@ class Metrics:
         suggested: not answered, but met with "Did you mean …?"; part of `declined`.
         suggested_right: the right entry was among those.
         accuracy: the right entry came first, whatever the threshold made of it.
-        auroc: the chance that an in-scope question gets a higher confidence than an off-topic one.
+        auroc: the chance that an in-scope question is held to be on topic more than an off-topic one.
     """
 
     in_scope: int
@@ -69,7 +69,7 @@ def measure(answers: Sequence[Asked]) -> Metrics:
         off_topic=len(off_topic),
         off_topic_declined=_share([each.decision.is_declined for each in off_topic]),
         off_topic_suggested=_share([bool(each.decision.suggestions) for each in off_topic]),
-        auroc=auroc([each.decision.confidence for each in in_scope], [each.decision.confidence for each in off_topic]),
+        auroc=auroc([each.decision.on_topic for each in in_scope], [each.decision.on_topic for each in off_topic]),
     )
 
 

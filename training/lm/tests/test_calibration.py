@@ -134,8 +134,8 @@ def test_it_asks_for_more_confidence_where_unsure_answers_are_wrong(answers: Ans
     assert careless.threshold <= DEFAULT.threshold, "an exam without errors does not silence the version"
 
 
-def decision(key: str | None, confidence: float, declined: bool) -> Decision:
-    return Decision(key, declined, confidence, 1.0, 1)
+def decision(key: str | None, confidence: float, declined: bool, on_topic: float = 0.0) -> Decision:
+    return Decision(key, declined, confidence, 1.0, 1, on_topic)
 
 
 def test_it_declines_whatever_is_not_surely_confident_enough() -> None:
@@ -186,12 +186,12 @@ def test_it_leaves_unanswered_what_the_model_would_hardly_have_said(answers: Ans
 def test_metrics_count_what_they_say() -> None:
     metrics = measure(
         [
-            Asked("a", "hours", decision("hours", 0.9, False)),
-            Asked("b", "hours", decision("pay", 0.8, False)),
-            Asked("c", "hours", decision("hours", 0.3, True)),
-            Asked("d", "pay", decision("hours", 0.2, True)),
-            Asked("e", None, decision("pay", 0.1, True)),
-            Asked("f", None, decision("pay", 0.85, False)),
+            Asked("a", "hours", decision("hours", 0.9, False, 0.95)),
+            Asked("b", "hours", decision("pay", 0.8, False, 0.84)),
+            Asked("c", "hours", decision("hours", 0.3, True, 0.9)),
+            Asked("d", "pay", decision("hours", 0.2, True, 0.2)),
+            Asked("e", None, decision("pay", 0.1, True, 0.1)),
+            Asked("f", None, decision("pay", 0.85, False, 0.86)),
         ]
     )
 
@@ -199,7 +199,7 @@ def test_metrics_count_what_they_say() -> None:
     assert metrics.accuracy == 0.5, "the right entry first, declined or not"
     assert (metrics.answered_right, metrics.answered_wrong, metrics.declined) == (0.25, 0.25, 0.5)
     assert metrics.off_topic_declined == 0.5
-    assert metrics.auroc == 5 / 8
+    assert metrics.auroc == 6 / 8, "by how far a question is on topic, not by how sure its answer is"
 
 
 def test_metrics_of_nothing_are_none() -> None:
