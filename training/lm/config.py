@@ -152,7 +152,7 @@ class TrainConfig:
 _NORMAL = TrainConfig()
 
 PRESETS: dict[str, TrainConfig] = {
-    "quick": replace(_NORMAL, num_train_epochs=4, min_steps=40, learning_rate=2e-3),
+    "quick": replace(_NORMAL, num_train_epochs=3, min_steps=40, learning_rate=2e-3),
     "normal": _NORMAL,
     "thorough": replace(_NORMAL, num_train_epochs=12, min_steps=160, cut_completions=False),
     # From an earlier adapter on (WarmStart).

@@ -137,7 +137,7 @@ def test_a_full_queue_takes_no_more(owner: Client, shop: None) -> None:
 def test_a_trainer_changes_parameters_and_the_run_says_so(owner: Client, shop: None, settings: Settings) -> None:
     settings.TRAINING_PARAMETERS = {"learning_rate": 0.001}
     page = owner.get("/admin/training/trainingrun/prepare/").content.decode()
-    assert "If left empty: Quick: 4, Normal: 6, Thorough: 12, Only what has changed: 8." in page
+    assert "If left empty: Quick: 3, Normal: 6, Thorough: 12, Only what has changed: 8." in page
     assert "If left empty: 0.001." in page, "a preset is what the settings make of it"
 
     typed = {"preset": "quick", "lora_r": "8", "lora_dropout": "0", "cut_completions": "no", "seed": ""}
