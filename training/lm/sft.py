@@ -98,9 +98,7 @@ def train(
     if not train_rows:
         raise ValueError(f"{train_file.name} holds no rows to learn from")
     trie = answer_trie(tokenizer, [row["answer"] for row in train_rows])
-    train_rows = without_drowning(train_rows)
-    learned_rows = without_drowning(read_rows(warm_start.train_file)) if warm_start else []
-    new_rows, replayed = rows_to_learn(train_rows, learned_rows, config)
+    new_rows, replayed = rows_to_learn(train_rows, read_rows(warm_start.train_file) if warm_start else [], config)
     train_dataset = _dataset(tokenizer, [*with_augmented(tokenizer, new_rows, config), *replayed], trie, config)
     eval_dataset = _dataset(tokenizer, eval_rows, trie, config) if eval_rows else None
     max_steps = config.steps_for(len(train_dataset))
@@ -201,6 +199,7 @@ def rows_to_learn(rows: Sequence[Row], learned: Sequence[Row], config: TrainConf
     Without the sample an adapter forgets what it is not shown any more; rehearsing a little of it is known to be enough
     (experience replay, arXiv:1811.11682). The sample goes round the answers, so that each has its turn.
     """
+    rows, learned = without_drowning(rows), without_drowning(learned)
     known = {(row["question"], row["answer"]) for row in learned}
     new = [row for row in rows if (row["question"], row["answer"]) not in known]
     old = [row for row in rows if (row["question"], row["answer"]) in known]

@@ -164,6 +164,15 @@ def test_it_suggests_what_may_be_meant_and_nothing_to_off_topic_questions(answer
     assert (off.is_declined, off.suggestions) == (True, ())
 
 
+def test_a_question_between_two_answers_is_on_topic(answers: AnswerSet) -> None:
+    leaves = np.array([*answers.trie.leaf_of[:2], answers.decline_leaf])
+    shares = np.array([0.5, 0.375, 0.125])
+
+    between = answers.decision(GuidedAnswer(leaves, shares, np.ones(3), 1), np.zeros(len(TOPICS) + 1), DEFAULT)
+
+    assert (between.is_declined, between.confidence, between.on_topic) == (True, 0.5, 0.875)
+
+
 def test_it_leaves_unanswered_what_the_model_would_hardly_have_said(answers: AnswerSet) -> None:
     """Low is what lies far below every coverage of the exam's right answers; wrong ones do not count."""
     right = [scored(answers, f"dudas del {topic}", topic, model_says=topic, sure=0.9, covered=0.8) for topic in TOPICS]
@@ -180,6 +189,7 @@ def test_it_leaves_unanswered_what_the_model_would_hardly_have_said(answers: Ans
     assert 0 < few.min_coverage < many.min_coverage < 0.4
     assert (low.is_declined, low.confidence, low.suggestions) == (True, 0.0, (TOPICS[0],))
     assert (high.is_declined, high.confidence, high.coverage) == (False, 0.98, 0.5)
+    assert (low.on_topic, high.on_topic) == (0.0, 0.98)
     assert fit(answers, right, model_weights=(0.0,)).min_coverage == 0, "a model that is not heard has no say"
 
 
