@@ -119,6 +119,8 @@ class _Side:
         # The names of the channels, in the order in which they joined.
         self._groups: dict[str, dict[str, None]] = {}
         self._name = uuid.uuid4().hex
+        self._url = url
+        # Publishes over one connection: of two, the second still waits to be found dead once Redis is back.
         self._redis = _connect(url)
         self._topic = _topic(self._redis)
         self._outbox: asyncio.Queue[str] = asyncio.Queue(OUTBOX_CAPACITY)
@@ -222,7 +224,7 @@ class _Side:
     async def _listen(self) -> None:
         while not _is_cancelled():
             try:
-                async with self._redis.pubsub() as pubsub:
+                async with _connect(self._url) as redis, redis.pubsub() as pubsub:
                     await pubsub.subscribe(self._topic)
                     while not _is_cancelled():
                         self._hear(await _next_message(pubsub))
