@@ -280,6 +280,8 @@ def _arguments(
         weight_decay=config.weight_decay,
         max_length=config.max_length,
         seed=config.seed,
+        # Rows of like length together: of random ones, more than half of what is computed would be padding.
+        train_sampling_strategy="group_by_length",
         logging_steps=5,
         # A loss that is no number must be seen, not averaged away.
         logging_nan_inf_filter=False,

@@ -110,6 +110,23 @@ def test_it_gives_trl_exactly_these_labels(files: tuple[Path, Path], tmp_path: P
         assert set(labels[length:].tolist()) <= {sft.IGNORED}
 
 
+def test_rows_of_like_length_share_a_batch(tmp_path: Path, tiny_base: Path) -> None:
+    base = BaseModel(str(tiny_base))
+    lengths = [5 + 40 * (place % 4 == 0) for place in range(64)]
+    trainer = SFTTrainer(
+        model=get_peft_model(load_base(base), lora_config(FAST)),
+        args=sft._arguments(FAST, Batches(4, 1), tmp_path / "out", 1, has_eval=False, stops_early=False),
+        train_dataset=Dataset.from_list([{"input_ids": [7] * n, "labels": [7] * n} for n in lengths]),
+        processing_class=load_tokenizer(base),
+    )
+
+    computed = [batch["input_ids"].numel() for batch in trainer.get_train_dataloader()]
+
+    assert len(computed) == 16
+    # Each batch of four mixed at random would have as many as three of its rows padded ninefold.
+    assert sum(computed) < 1.2 * sum(lengths)
+
+
 def test_it_trains_the_adapter_and_leaves_the_base_alone(
     files: tuple[Path, Path], tmp_path: Path, tiny_base: Path
 ) -> None:
@@ -191,24 +208,29 @@ def test_it_ends_early_and_keeps_the_adapter_that_held_out_wordings_liked_best(t
     assert all(torch.equal(kept[name], weights) for name, weights in checkpoint.items())
 
 
-def test_it_goes_on_from_the_last_checkpoint(files: tuple[Path, Path], tmp_path: Path, tiny_base: Path) -> None:
+@pytest.mark.parametrize("num_steps", [6, 15])
+def test_it_goes_on_from_the_last_checkpoint(
+    num_steps: int, files: tuple[Path, Path], tmp_path: Path, tiny_base: Path
+) -> None:
+    """In the first pass over the data or in a later one: it learns what it would have learned undisturbed."""
     base = BaseModel(str(tiny_base))
+    config = replace(FAST, min_steps=num_steps, max_steps=num_steps)
     steps: list[int] = []
     sft.train(
-        FAST,
+        config,
         *files,
         tmp_path / "out",
         base=base,
         on_progress=lambda p: steps.append(p.step),
-        should_stop=lambda: 4 in steps,
+        should_stop=lambda: num_steps - 2 in steps,
     )
     resumed: list[int] = []
 
-    sft.train(FAST, *files, tmp_path / "out", base=base, on_progress=lambda p: resumed.append(p.step))
-    undisturbed = sft.train(FAST, *files, tmp_path / "whole", base=base)
+    sft.train(config, *files, tmp_path / "out", base=base, on_progress=lambda p: resumed.append(p.step))
+    undisturbed = sft.train(config, *files, tmp_path / "whole", base=base)
 
     assert min(resumed) > 1, "the first steps are not repeated"
-    assert undisturbed.step == 6
+    assert undisturbed.step == num_steps
     ours = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
     theirs = load_file(tmp_path / "whole" / "adapter" / "adapter_model.safetensors")
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
