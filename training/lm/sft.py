@@ -26,7 +26,14 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, disable_progress_bars
 from peft import PeftModel, get_peft_model
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
 from transformers.integrations.fsdp import is_fsdp_enabled
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
@@ -116,7 +123,7 @@ def train(
     stops_early = eval_dataset is not None and config.early_stopping_patience > 0
     is_smaller = batches.size < config.per_device_train_batch_size
     progress = _Progress(on_progress, should_stop, batch_size=batches.size if is_smaller else None)
-    trainer = SFTTrainer(
+    trainer = AnswerTrainer(
         model=model,
         args=_arguments(
             config, batches, output_dir, max_steps, has_eval=eval_dataset is not None, stops_early=stops_early
@@ -143,6 +150,26 @@ def train(
         was_stopped=progress.was_stopped,
         log=log,
     )
+
+
+class AnswerTrainer(SFTTrainer):
+    """SFTTrainer that predicts nothing for the prompts on a CPU either.
+
+    Without Triton, TRL 1.16 compares every position with the whole vocabulary, for the loss and for metrics that nobody
+    reads. With short answers that is half of a training, and most of it for prompts, on which there is no loss.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if inputs["input_ids"].device.type != "cpu":
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = inputs["labels"]
+        first = int((labels != IGNORED).any(dim=0).nonzero()[0])
+        # The state before a token predicts it.
+        num_kept = labels.shape[1] - first + 1
+        inputs = {**inputs, "labels": labels[:, -num_kept:], "logits_to_keep": num_kept, "use_cache": False}
+        return Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
 
 
 def _batches(config: TrainConfig, model: Any, dataset: Dataset) -> Batches:

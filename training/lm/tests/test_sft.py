@@ -110,6 +110,34 @@ def test_it_gives_trl_exactly_these_labels(files: tuple[Path, Path], tmp_path: P
         assert set(labels[length:].tolist()) <= {sft.IGNORED}
 
 
+def test_nothing_is_predicted_for_prompts_and_the_loss_is_that_of_trl(tmp_path: Path, tiny_base: Path) -> None:
+    base = BaseModel(str(tiny_base))
+    tokenizer = load_tokenizer(base)
+    rows = [sft.tokenize_row(tokenizer, row, FAST, trie=None) for row in ROWS]
+    trainer = sft.AnswerTrainer(
+        model=get_peft_model(load_base(base), lora_config(FAST)).eval(),
+        args=sft._arguments(FAST, Batches(4, 1), tmp_path / "out", 1, has_eval=False, stops_early=False),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(len(rows))])
+    predicted: list[int] = []
+    trainer.model.get_output_embeddings().register_forward_hook(lambda *call: predicted.append(call[2].shape[1]))
+
+    with torch.no_grad():
+        ours = trainer.compute_loss(trainer.model, dict(batch))
+        of_many = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=torch.tensor(1000))
+        theirs = SFTTrainer.compute_loss(trainer, trainer.model, dict(batch))
+        theirs_of_many = SFTTrainer.compute_loss(
+            trainer, trainer.model, dict(batch), num_items_in_batch=torch.tensor(1000)
+        )
+
+    assert torch.allclose(ours, theirs, rtol=1e-3)
+    assert torch.allclose(of_many, theirs_of_many, rtol=1e-3)
+    shortest_prompt = min(row["labels"].count(sft.IGNORED) for row in rows)
+    assert set(predicted) == {batch["input_ids"].shape[1] - shortest_prompt + 1}
+
+
 def test_rows_of_like_length_share_a_batch(tmp_path: Path, tiny_base: Path) -> None:
     base = BaseModel(str(tiny_base))
     lengths = [5 + 40 * (place % 4 == 0) for place in range(64)]
