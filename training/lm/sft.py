@@ -107,6 +107,8 @@ def train(
     trie = answer_trie(tokenizer, [row["answer"] for row in train_rows])
     new_rows, replayed = rows_to_learn(train_rows, read_rows(warm_start.train_file) if warm_start else [], config)
     train_dataset = _dataset(tokenizer, [*with_augmented(tokenizer, new_rows, config), *replayed], trie, config)
+    # Rows of like length together here too.
+    eval_rows.sort(key=lambda row: len(row["question"]))
     eval_dataset = _dataset(tokenizer, eval_rows, trie, config) if eval_rows else None
     max_steps = config.steps_for(len(train_dataset))
 
