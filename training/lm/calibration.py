@@ -1,8 +1,8 @@
 """Fit how model and prior weigh and from which confidence on to answer, on questions held out from training.
 
-Two steps: the weights of model and prior and the standing of "I don't know" by likelihood, shrunk towards values
-measured on businesses that the base has never seen, since an exam may hold ten questions; then the thresholds by how
-many wrong answers are borne.
+Two steps: the weights of model and prior and the standing of "I don't know" by likelihood, then the thresholds by how
+many wrong answers are borne. All are drawn towards values measured on businesses that the base has never seen: what an
+exam holds out is little, and nearer to what was learned than what customers ask.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ DEFAULT = Calibration()
 MODEL_WEIGHTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 PRIOR_WEIGHTS = (0.0, 2.5, 5.0, 7.5, 10.0, 12.5, 15.0, 20.0, 25.0, 30.0)
 DECLINE_CREDITS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-OFF_TOPIC_WEIGHTS = (0.0, 0.1, 0.5, 1.0)
-# How many exam questions the defaults weigh as much as.
-SHRINKAGE = 10.0
+# How many exam questions the defaults weigh as much as. An exam's off-topic questions are general ones: left to
+# themselves, the weights learn to tell those from the business's, and trust no question any more that is put in words
+# of its own; and one wrong answer among seventy questions moves the threshold to where hardly any is answered
+# (docs/answers.md).
+SHRINKAGE = 100.0
 # How many answers the confidences' own word counts for, beside those that the exam counted.
 ADMITTED_WEIGHT = 10.0
 # Of a hundred answers given, this many may be wrong; of a hundred off-topic questions, so many may be met with
@@ -89,7 +91,7 @@ def fit(
     right = np.array([_leaf(answers, each.expected) for each in scored])
     by_prior = [answers.prior.scores(each.question) for each in scored]
     best, best_loss = DEFAULT, np.inf
-    for values in product(model_weights, prior_weights, DECLINE_CREDITS, OFF_TOPIC_WEIGHTS):
+    for values in product(model_weights, prior_weights, DECLINE_CREDITS):
         calibration = Calibration(*values)
         loss = _loss(_posterior(answers, log_probs, by_prior, calibration), right, answers.decline_leaf, calibration)
         if loss < best_loss:
