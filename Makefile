@@ -22,8 +22,8 @@ soak: $(VENV)/tests
 bench: $(VENV)/tests
 	@$(BIN)/python -m bench.serving
 
-# Folders with faq.jsonl and questions.jsonl: make compare SETS="one another"
-FAQ_SETS ?= ../shared/data/faq_sets
+# Folders with faq.jsonl and questions.jsonl: make compare SETS="one another", or FAQ_SETS=folder for all in it.
+FAQ_SETS ?= $(firstword $(wildcard ../shared/data/faq_sets) bench/businesses)
 SETS ?= $(patsubst %/,%,$(dir $(wildcard $(FAQ_SETS)/*/questions.jsonl)))
 
 compare: $(VENV)/tests
