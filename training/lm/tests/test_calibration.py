@@ -130,6 +130,9 @@ def test_it_asks_for_more_confidence_where_unsure_answers_are_wrong(answers: Ans
     careful, careless = fit(answers, right + wrong), fit(answers, right)
 
     assert careful.threshold > careless.threshold
+    log_probs, by_prior = wrong[0].log_probs, answers.prior.scores(wrong[0].question)
+    posterior = calibration._posterior(answers, log_probs[None], [by_prior], careful)[0]
+    assert np.delete(posterior, answers.decline_leaf).max() < careful.threshold, "what was wrong is not answered"
     assert careless.threshold <= DEFAULT.threshold, "an exam without errors does not silence the version"
 
 
