@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from chat.tests.test_browser import last_answer
 from chatbot_site.tests.browsers import PHONE, note_problems, violations
@@ -76,6 +76,13 @@ def say(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
+def waiting(staff: Page, customer: Page) -> Locator:
+    """The customer's row in the inbox, among those of other customers."""
+    expect(customer.locator(".people .note")).to_be_visible()
+    reference = customer.locator(".message.system strong").last.inner_text()
+    return staff.locator("[data-list=waiting] button", has_text=reference)
+
+
 def test_a_person_takes_over_and_gives_back(windows: Windows, server: Server) -> None:
     server.run(ALWAYS)
     customer, staff = windows.open(), windows.open(1200, 900)
@@ -98,7 +105,7 @@ def test_a_person_takes_over_and_gives_back(windows: Windows, server: Server) ->
     expect(customer.locator(".message.user")).to_have_count(2)
     expect(customer.locator("#announcer")).to_have_text("Passed on to our team")
 
-    row = staff.locator("[data-list=waiting] button")
+    row = waiting(staff, customer)
     expect(row).to_contain_text("necesito ayuda con mi pedido")
     expect(row).to_contain_text("here now")
     expect(staff.locator("#inbox-announcer")).to_contain_text(reference)
@@ -156,7 +163,7 @@ def test_a_person_takes_over_and_gives_back(windows: Windows, server: Server) ->
 
     expect(customer.locator(".ending")).to_be_hidden()
     customer.locator("#person").click()
-    staff.locator("[data-list=waiting] button").click()
+    waiting(staff, customer).click()
     staff.locator("#inbox-take").click()
     staff.locator("#inbox-close").click()
     expect(customer.locator(".ending")).to_be_visible()
@@ -169,7 +176,7 @@ def test_what_is_half_written_survives_a_lost_connection(windows: Windows, serve
     log_in(staff, server)
     customer.goto(server.url)
     customer.locator("#person").click()
-    staff.locator("[data-list=waiting] button").click()
+    waiting(staff, customer).click()
     staff.locator("#inbox-take").click()
     staff.locator("#inbox-text").fill("Un momento")
     server.drop_connections()
@@ -182,6 +189,23 @@ def test_what_is_half_written_survives_a_lost_connection(windows: Windows, serve
     expect(customer.locator(".message.agent")).to_have_count(1)
 
 
+def test_what_is_read_stays_as_it_is_while_nothing_is_said(windows: Windows, server: Server) -> None:
+    _customer, staff = with_a_person(windows, server)
+    reference = staff.locator("#inbox-reference").inner_text()
+    said = staff.locator("#inbox-messages li").first
+    said.evaluate("item => { item.isTheSame = true }")
+
+    staff.locator("[data-list=mine] button", has_text=reference).click()
+    expect(staff.locator("#inbox-reference")).to_be_focused()
+    expect(staff.locator("#inbox-text")).to_have_value("Un momento")
+    other = windows.open()
+    other.goto(server.url)
+    other.locator("#person").click()
+    expect(staff.locator("#inbox-announcer")).to_contain_text(other.locator(".message.system strong").inner_text())
+
+    assert said.evaluate("item => item.isTheSame")
+
+
 def with_a_person(windows: Windows, server: Server) -> tuple[Page, Page]:
     """The windows of a customer and of the person who has taken the conversation and has half written an answer."""
     server.run(ALWAYS)
@@ -189,7 +213,7 @@ def with_a_person(windows: Windows, server: Server) -> tuple[Page, Page]:
     log_in(staff, server)
     customer.goto(server.url)
     customer.locator("#person").click()
-    staff.locator("[data-list=waiting] button").last.click()
+    waiting(staff, customer).click()
     staff.locator("#inbox-take").click()
     staff.locator("#inbox-text").fill("Un momento")
     return customer, staff
@@ -380,7 +404,7 @@ def test_off_hours_an_address_can_be_left(windows: Windows, server: Server, sche
 
     staff = windows.open(width, color_scheme=scheme)
     log_in(staff, server)
-    staff.locator("[data-list=waiting] button").first.click()
+    waiting(staff, customer).click()
     expect(staff.locator("#inbox-facts")).to_contain_text("ana@example.org")
     assert windows.violations(staff) == []
     assert staff.evaluate("() => document.documentElement.scrollWidth") <= width

@@ -145,6 +145,7 @@ function showLists() {
 }
 
 function open(id) {
+  if (shown?.id === id) return void showAgain();
   if (opened) drafts.set(opened, part("text").value);
   opened = id;
   // Loaded again, the page shows the same.
@@ -156,11 +157,20 @@ function open(id) {
   send({ type: "open", handover: id });
 }
 
+// The server goes on telling of the hand-over that is open, so there is nothing to ask for.
+function showAgain() {
+  part("problem").textContent = "";
+  showThread();
+  part("reference").focus();
+}
+
 function drawThread(thread) {
   const isFirst = shown?.id !== thread.id;
   const isNewlyMine = thread.is_mine && !shown?.is_mine;
   const isLost = !thread.is_mine && shown?.is_mine && part("reply").contains(document.activeElement);
   const last = shown?.messages.at(-1)?.id ?? Infinity;
+  // What stays is not drawn anew: words that are being selected stay so, and nothing moves under a finger.
+  const isSameWords = !isFirst && JSON.stringify(shown.messages) === JSON.stringify(thread.messages);
   shown = thread;
   part("opened").hidden = false;
   if (isFirst) showThread();
@@ -171,7 +181,7 @@ function drawThread(thread) {
   part("page").href = thread.url;
   const log = part("log");
   const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  part("messages").replaceChildren(...thread.messages.map(said));
+  if (!isSameWords) part("messages").replaceChildren(...thread.messages.map(said));
   if (isFirst || isAtEnd) log.scrollTop = log.scrollHeight;
   const hadTake = document.activeElement === part("take");
   part("take").hidden = !thread.may_take;
