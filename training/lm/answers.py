@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from training.lm.background import bundled_background
 from training.lm.decisions import (
     MAX_SUGGESTIONS,
     Calibration,
@@ -25,6 +26,7 @@ from training.lm.prior import Prior
 from training.lm.prompts import DECLINE, encode_answer
 from training.lm.semantics import bundled_vectors
 from training.lm.trie import AnswerTrie
+from training.lm.words import WordMatcher
 
 MAX_ENCODED_TEXTS = 6_000
 
@@ -55,14 +57,19 @@ class AnswerSet:
         self.trie = AnswerTrie([self._paths[text] for text in learned_texts])
         self.decline_leaf = self.trie.leaf_of[-1]
         self._leaves = np.array(self.trie.leaf_of, dtype=int)
-        texts = [(text, owner) for owner, each in enumerate(candidates) for text in (*each.wordings, each.answer)]
+        by_owner = [(*each.wordings, each.answer) for each in candidates]
+        owners = [owner for owner, texts in enumerate(by_owner) for _ in texts]
+        # The encoder reads some 300 texts a second; a business that has very many does without, and without the rest.
+        is_read = len(owners) <= MAX_ENCODED_TEXTS
+        background = bundled_background() if is_read else None
         self.prior: Prior = Prior(
-            [text for text, _ in texts],
-            [owner for _, owner in texts],
+            [text for texts in by_owner for text in texts],
+            owners,
             len(candidates),
             off_topic,
-            # The encoder reads some 300 texts a second; a business that has very many does without.
-            reader=bundled_reader() if len(texts) <= MAX_ENCODED_TEXTS else bundled_vectors(),
+            reader=bundled_reader() if is_read else bundled_vectors(),
+            words=WordMatcher(by_owner, bundled_vectors(), background) if background is not None else None,
+            background=background,
             previous=previous.prior if previous is not None else None,
         )
 

@@ -88,7 +88,7 @@ class Calibration:
     """
 
     model_weight: float = 0.05
-    prior_weight: float = 12.5
+    prior_weight: float = 10.0
     decline_credit: float = 0.35
     off_topic_weight: float = 0.1
     threshold: float = 0.85

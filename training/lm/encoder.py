@@ -90,12 +90,12 @@ class BundledReader:
     """Sentence vectors and encoder together: one vector whose products are the sums of both likenesses."""
 
     def __init__(self, vectors: SentenceVectors, encoder: SentenceEncoder) -> None:
-        self._vectors, self.encoder = vectors, encoder
+        self.vectors, self.encoder = vectors, encoder
 
     def read(self, texts: Sequence[str], counts: csr_matrix) -> NDArray[np.float32]:
         """Vectors of texts, (texts, dimensions); see prior.Reader."""
         encoded = np.sqrt(np.float32(ENCODER_WEIGHT)) * self.encoder.of(texts)
-        return np.concatenate([self._vectors.of(counts), encoded], axis=1)
+        return np.concatenate([self.vectors.of(counts), encoded], axis=1)
 
 
 def bundled_reader() -> BundledReader:

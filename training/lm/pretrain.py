@@ -4,13 +4,15 @@
     python -m training.lm.pretrain model TEXT_FOLDER WORK_FOLDER
     python -m training.lm.pretrain refresh TEXT_FOLDER WORK_FOLDER
     python -m training.lm.pretrain export WORK_FOLDER BASE_FOLDER
+    python -m training.lm.pretrain background BASE_FOLDER
 
 TEXT_FOLDER holds UTF-8 text files, a paragraph a line, an empty line between documents; names that begin with `modern_`
 are modern text, the others novels. The model's training goes on from its last checkpoint in WORK_FOLDER; `loss.csv`
 there is the curve. Runs on a CPU or on one CUDA device.
 
 `refresh` teaches the bundled base what has come to the corpus since: half an hour on two CPU cores, where `model` takes
-days. Its tokenizer is that base's, and so are its vectors unless WORK_FOLDER has others.
+days. Its tokenizer is that base's, and so are its vectors unless WORK_FOLDER has others. `background` makes anew, of a
+finished base and the corpus as it stands, what `export` makes too: a minute or two.
 """
 
 from __future__ import annotations
@@ -34,8 +36,10 @@ from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from training.lm import corpus, pretrain_text, pretrain_vectors
+from training.lm.background import FILE_NAME as BACKGROUND_FILE
+from training.lm.background import Background
 from training.lm.config import BUNDLED_BASE
-from training.lm.encoder import SentenceEncoder
+from training.lm.encoder import BundledReader, SentenceEncoder
 from training.lm.ngrams import count_ngrams
 from training.lm.pretrain_batches import REFRESH, Batches, Conversations, Meanings, ModelRecipe
 from training.lm.pretrain_text import SPECIAL_TOKENS, Windows
@@ -353,14 +357,23 @@ def export(work: Path, base: Path) -> None:
     base_tokenizer(work).save_pretrained(base)
     reading = {READING: state["reading"]["weight"].half()}
     save_file(load_file(work / FILE_NAME) | reading, base / FILE_NAME)
+    write_background(base)
+
+
+def write_background(base: Path) -> None:
+    """What the base knows of any business, by its own vectors."""
+    reader = BundledReader(SentenceVectors.load(base / FILE_NAME), SentenceEncoder(base))
+    Background.of_corpus(reader).save(base / BACKGROUND_FILE)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the bundled base model.")
-    parser.add_argument("stage", choices=["vectors", "model", "refresh", "export"])
-    parser.add_argument("folders", type=Path, nargs=2)
+    parser.add_argument("stage", choices=["vectors", "model", "refresh", "export", "background"])
+    parser.add_argument("folders", type=Path, nargs="+")
     options = parser.parse_args()
-    source, target = options.folders
+    if len(options.folders) != (1 if options.stage == "background" else 2):
+        parser.error(f"{options.stage} takes other folders; see the module's docstring")
+    source, target = options.folders[0], options.folders[-1]
     if options.stage == "vectors":
         pretrain_vectors.train_vectors(source, target, VectorRecipe())
         by_letters = pretrain_vectors.cold_start(None)
@@ -373,8 +386,10 @@ def main() -> None:
         take_over(BUNDLED_BASE, target)
         prepare_text(source, target)
         Training(source, target, REFRESH, base=BUNDLED_BASE).run()
-    else:
+    elif options.stage == "export":
         export(source, target)
+    else:
+        write_background(target)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,10 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_matrix, vstack
 from sklearn.feature_extraction.text import TfidfTransformer
 
+from training.lm.background import Background
 from training.lm.followups import Rests, rests
 from training.lm.ngrams import NUM_NGRAMS, count_ngrams
+from training.lm.words import WordMatcher
 
 # The least-squares part solves a system as large as the number of texts. Owners with many lend it their first ones;
 # beyond half as many owners their centres alone speak.
@@ -34,6 +36,11 @@ MAX_OWN = 0.5
 
 # How much meaning weighs beside the letters.
 MEANING_WEIGHT = 1.0
+# How much it counts that an owner has words for what is asked, and that something else is meant; the latter beyond what
+# is usual for questions of a business's own. Chosen on `bench/businesses` (docs/answers.md).
+WORDS_WEIGHT = 0.6
+ELSEWHERE_WEIGHT = 0.5
+USUAL_ELSEWHERE = 0.5
 
 
 class Reader(Protocol):
@@ -57,11 +64,15 @@ class Prior:
     instead of the centre is as good or a point worse there, and two to four points worse on eight businesses whose
     entries are near neighbours: of several wordings one is always near by accident.
 
+    To this are added what the owners have words for, word by word, and taken off what is more likely meant elsewhere.
+
     Args:
         texts: what staff wrote: questions, other wordings, answers.
         owners: whose text each one is, 0 to `num_owners` - 1.
         off_topic: questions to decline; their owner is number `num_owners`.
         reader: None for letters alone.
+        words: the same owners' words; None to leave them out.
+        background: what customers of any business want, in the reader's vectors; None to leave it out.
         previous: the prior of an earlier publication: its texts are not counted again, if its reader is the same.
     """
 
@@ -73,9 +84,12 @@ class Prior:
         off_topic: Sequence[str] = (),
         *,
         reader: Reader | None = None,
+        words: WordMatcher | None = None,
+        background: Background | None = None,
         previous: Prior | None = None,
     ) -> None:
         self.num_owners = num_owners
+        self._words, self._background = words, background
         everyone = np.array([*owners, *[num_owners] * len(off_topic)], dtype=int)
         # By owner, so that each has one stretch of texts.
         order = np.argsort(everyone, kind="stable")
@@ -97,6 +111,10 @@ class Prior:
         # N-grams that stand in none of the texts say nothing about which of them is meant.
         self._idf = weights.idf_ * (np.diff(self._by_ngram.indptr) > 0)
         self._lengths = self._lengths_of_sums(letters)
+        self._answering = self._present[self._present < num_owners]
+        if background is not None and self._meanings is not None:
+            centres = np.add.reduceat(self._meanings, self._starts, axis=1)[:, : len(self._answering)].T
+            self._shared = background.shared(centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6))
         self._fitted = self._fitted_rows()
         if len(self._fitted):
             kernel = (letters[self._fitted] @ letters[self._fitted].T).toarray()
@@ -132,15 +150,21 @@ class Prior:
         scores = np.zeros(self.num_owners + 1)
         if not self._texts:
             return scores
-        counts = count_ngrams([question])
+        counts, meaning = count_ngrams([question]), None
         likeness = (self._letters(counts) @ self._by_ngram).toarray()[0]
         if self._reader is not None and self._meanings is not None:
-            likeness = _mixed(likeness, self._reader.read([question], counts)[0] @ self._meanings)
+            meaning = self._reader.read([question], counts)[0]
+            likeness = _mixed(likeness, meaning @ self._meanings)
         scores[self._present] = SCALE * np.add.reduceat(likeness, self._starts) / self._lengths
         scores[-1] = 0.0
         if self._dual is not None:
             # The classifier's kernel is the likeness.
             scores += SCALE * (likeness[self._fitted] @ self._dual)
+        if self._words is not None:
+            scores[:-1] += WORDS_WEIGHT * self._words.scores(question)
+        if self._background is not None and meaning is not None and (length := float(np.linalg.norm(meaning))):
+            elsewhere = self._background.elsewhere(meaning / length, self._shared)
+            scores[self._answering] -= ELSEWHERE_WEIGHT * (elsewhere - USUAL_ELSEWHERE)
         return scores
 
     def scores_after(self, question: str, context: str) -> NDArray[np.float64] | None:

@@ -36,16 +36,11 @@ class SentenceVectors:
     def load(cls, path: Path) -> SentenceVectors:
         """Read what `save` wrote."""
         stored = load_file(path)
-        packed = stored["table"]
-        levels = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1).astype(np.float32) - _LEVELS
-        return cls(levels * stored["scale"].astype(np.float32)[:, None])
+        return cls(of_four_bits(stored["table"], stored["scale"]))
 
     def save(self, path: Path) -> None:
-        """Four bits a number with a scale for each bucket: an eighth of the table's size."""
-        scale = (np.abs(self.table).max(axis=1) / _LEVELS).astype(np.float16)
-        divisor = np.maximum(scale.astype(np.float32), np.finfo(np.float16).tiny)[:, None]
-        levels = (np.clip(np.rint(self.table / divisor), -_LEVELS, _LEVELS) + _LEVELS).astype(np.uint8)
-        save_file({"table": levels[:, 0::2] | (levels[:, 1::2] << 4), "scale": scale}, path)
+        table, scale = in_four_bits(self.table)
+        save_file({"table": table, "scale": scale}, path)
 
     @property
     def dimensions(self) -> int:
@@ -72,6 +67,20 @@ class SentenceVectors:
         )
         sums: NDArray[np.float32] = present @ self.table
         return sums
+
+
+def in_four_bits(table: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """Two numbers a byte, (rows, columns / 2), and the scale of each row: an eighth of the table's size."""
+    scale = (np.abs(table).max(axis=1) / _LEVELS).astype(np.float16)
+    divisor = np.maximum(scale.astype(np.float32), np.finfo(np.float16).tiny)[:, None]
+    levels = (np.clip(np.rint(table / divisor), -_LEVELS, _LEVELS) + _LEVELS).astype(np.uint8)
+    return levels[:, 0::2] | (levels[:, 1::2] << 4), scale
+
+
+def of_four_bits(packed: NDArray[np.uint8], scale: NDArray[np.float16]) -> NDArray[np.float32]:
+    """What `in_four_bits` was given, nearly."""
+    levels = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1).astype(np.float32) - _LEVELS
+    return np.asarray(levels * scale.astype(np.float32)[:, None])
 
 
 @cache

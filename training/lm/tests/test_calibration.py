@@ -18,6 +18,9 @@ from training.lm.prompts import encode_prompt
 
 TOPICS = ["envío", "pago", "horario", "factura", "garantía", "devolución"]
 
+# A question without a word, of which the prior says next to nothing.
+NOTHING = "¿?"
+
 
 @pytest.fixture(scope="module")
 def answers() -> AnswerSet:
@@ -89,8 +92,10 @@ def test_it_lets_a_strong_model_lead(answers: AnswerSet) -> None:
 
 
 def test_it_listens_less_to_a_model_that_is_surer_than_it_is_right(answers: AnswerSet) -> None:
-    right = [scored(answers, "mmm", topic, model_says=topic, sure=0.999) for topic in TOPICS] * 40
-    wrong = [scored(answers, "mmm", TOPICS[n - 1], model_says=topic, sure=0.999) for n, topic in enumerate(TOPICS)] * 20
+    right = [scored(answers, NOTHING, topic, model_says=topic, sure=0.999) for topic in TOPICS] * 40
+    wrong = [
+        scored(answers, NOTHING, TOPICS[n - 1], model_says=topic, sure=0.999) for n, topic in enumerate(TOPICS)
+    ] * 20
 
     assert fit(answers, right + wrong).model_weight < fit(answers, right).model_weight
 
@@ -124,8 +129,8 @@ def test_ten_questions_without_an_error_do_not_show_that_there_are_none() -> Non
 
 
 def test_it_asks_for_more_confidence_where_unsure_answers_are_wrong(answers: AnswerSet) -> None:
-    right = [scored(answers, "mmm", topic, model_says=topic, sure=0.97) for topic in TOPICS] * 60
-    wrong = [scored(answers, "mmm", "pago", model_says=topic, sure=0.7) for topic in TOPICS if topic != "pago"] * 60
+    right = [scored(answers, NOTHING, topic, model_says=topic, sure=0.97) for topic in TOPICS] * 60
+    wrong = [scored(answers, NOTHING, "pago", model_says=topic, sure=0.7) for topic in TOPICS if topic != "pago"] * 60
 
     careful, careless = fit(answers, right + wrong), fit(answers, right)
 
@@ -149,7 +154,7 @@ def test_it_declines_whatever_is_not_surely_confident_enough() -> None:
 def test_it_suggests_what_may_be_meant_and_nothing_to_off_topic_questions(answers: AnswerSet) -> None:
     """Off-topic questions of the exam get a tenth of their probability from answers."""
     in_scope = [scored(answers, f"dudas del {topic}", topic, model_says=topic, sure=0.9) for topic in TOPICS] * 4
-    off_topic = [scored(answers, "mmm", None, model_says=None, sure=0.9)] * 20
+    off_topic = [scored(answers, NOTHING, None, model_says=None, sure=0.9)] * 20
     calibration = fit(answers, in_scope + off_topic)
     probabilities = np.array([0.45, 0.3, 0.15, 0.02, 0.08])
     leaves = np.array([*[answers.trie.leaf_of[n] for n in range(4)], answers.decline_leaf])

@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.lm import corpus, pretrain, pretrain_text, pretrain_vectors
 from training.lm.augment import fold
+from training.lm.background import FILE_NAME as BACKGROUND_FILE
+from training.lm.background import Background
 from training.lm.config import BUNDLED_BASE, BaseModel
 from training.lm.encoder import SentenceEncoder
 from training.lm.loading import load_tokenizer
@@ -95,6 +97,10 @@ def test_it_makes_a_base_that_transformers_reads(texts: Path, work: Path, tmp_pa
     read = SentenceEncoder(tmp_path / "base").of(["¿Está ABIERTO?", "esta abierto", "compra"])
     assert read.shape == (3, VECTORS.dimensions)
     np.testing.assert_allclose(read[0], read[1], atol=1e-6)
+    # And what is asked of any business, in the vectors of both.
+    background = Background.load(tmp_path / "base" / BACKGROUND_FILE)
+    assert background.intents.shape == (len(corpus.learned_intents()), 2 * VECTORS.dimensions)
+    assert background.words.shape == (len(background.shares), VECTORS.dimensions)
 
 
 @pytest.mark.parametrize("interrupted_at", [2, 4])
