@@ -23,7 +23,7 @@ bench: $(VENV)/tests
 	@$(BIN)/python -m bench.serving
 
 # Folders with faq.jsonl and questions.jsonl: make compare SETS="one another", or FAQ_SETS=folder for all in it.
-FAQ_SETS ?= $(firstword $(wildcard ../shared/data/faq_sets) bench/businesses)
+FAQ_SETS ?= $(firstword $(wildcard ../shared/data/faq_sets) bench/businesses_apart)
 SETS ?= $(patsubst %/,%,$(dir $(wildcard $(FAQ_SETS)/*/questions.jsonl)))
 
 compare: $(VENV)/tests

@@ -8,7 +8,7 @@ table a set in Markdown; the last line is one JSON object.
 
     free                the model writes greedily, as in the notebook that the project began with
     nearest, svm        character n-grams: the nearest wording, a linear support vector machine
-    prior               n-grams, sentence vectors and the encoder, without any training
+    prior               n-grams, sentence vectors, encoder, words and what is asked elsewhere, without any training
     base                the language model as it is, before any training
     adapter             the trained model alone
     adapter + prior     what customers get

@@ -1,4 +1,4 @@
-"""The businesses of bench/businesses are what their README says."""
+"""The businesses of bench/businesses and bench/businesses_apart are what their READMEs say."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from django.core.management import call_command
 from faq.models import FaqEntry
 from training.management.commands.evaluate import read_questions
 
-FOLDERS = sorted(path.parent for path in Path(settings.BASE_DIR, "bench", "businesses").glob("*/faq.jsonl"))
+FOLDERS = sorted(path.parent for path in Path(settings.BASE_DIR, "bench").glob("businesses*/*/faq.jsonl"))
 
 
-def test_there_are_as_many_small_ones_as_large_ones() -> None:
-    sizes = Counter(len((folder / "faq.jsonl").read_text(encoding="utf-8").splitlines()) for folder in FOLDERS)
+@pytest.mark.parametrize(("place", "number"), [("businesses", 8), ("businesses_apart", 4)])
+def test_there_are_as_many_small_ones_as_large_ones(place: str, number: int) -> None:
+    files = [folder / "faq.jsonl" for folder in FOLDERS if folder.parent.name == place]
+    sizes = Counter(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
 
-    assert sizes == {12: 8, 40: 8}
+    assert sizes == {12: number, 40: number}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
