@@ -1,6 +1,6 @@
 """What customers say that is no question to the business: greetings, "I have a question", thanks, "are you a person?".
 
-Told by its words, and only looked at where no approved answer was found: an entry that staff wrote for it comes first.
+Told by its words. An entry with such a wording comes first, and no other entry answers it.
 """
 
 from __future__ import annotations

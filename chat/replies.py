@@ -2,7 +2,7 @@
 
 1. The assistant's message is stored, empty, before anything else happens.
 2. The engine decides. Where the model answers in its own words (ANSWER_POLICY), it writes instead. Greetings and thanks
-   to which it knows no answer get a courteous one (courtesy.py).
+   for which staff wrote no answer get a courteous one (courtesy.py).
 3. The answer goes out in a few numbered deltas. What the model writes is stored delta by delta, each before it is
    signalled; an approved answer is stored whole before its first one, with what was decided and on what basis. So a
    client that missed something finds it in the row.
@@ -275,9 +275,12 @@ async def _write(reply: Reply) -> None:
 async def _answer(reply: Reply) -> None:
     """Have the engine choose an approved answer, store on what basis, and say it."""
     servable, decision = await _decision(reply)
-    entry = servable.entry_for(decision)
-    courtesy = courtesy_of(reply.question) if decision.is_declined else None
-    is_declined = decision.is_declined and courtesy is None
+    entry, courtesy = servable.entry_for(decision), courtesy_of(reply.question)
+    # A greeting means no entry, whichever is nearest to its words, but one that staff wrote for greetings.
+    if entry is not None and courtesy is not None:
+        is_theirs = courtesy in map(courtesy_of, entry.wordings)
+        entry, courtesy = (entry, None) if is_theirs else (None, courtesy)
+    is_declined = entry is None and courtesy is None
     suggestions = servable.suggestions_for(decision) if is_declined else []
     is_second = is_declined and await _declined_before(reply.message)
     basis = {
@@ -296,7 +299,7 @@ async def _answer(reply: Reply) -> None:
         "coverage": decision.coverage,
     }
     text = courtesy.reply if courtesy else entry.answer if entry else _declining(bool(suggestions), is_second)
-    if decision.is_declined:
+    if entry is None:
         await _hold(reply)
     await _say_approved(reply, text, **basis)
 

@@ -170,6 +170,16 @@ def test_what_staff_wrote_for_it_comes_first(live: AdapterVersion) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_no_other_entry_answers_it(live: AdapterVersion) -> None:
+    everything_is_near = '{"prior_weight": 40.0, "decline_credit": -9.0, "threshold": 0.0}'
+    (live.path / "calibration.json").write_text(everything_is_near, encoding="utf-8")
+
+    anything, hello = answers_to("zzzz wwww", "buenas tardes")
+    assert anything.entry_key
+    assert (hello.text, hello.entry_key) == ("¡Hola! ¿En qué puedo ayudarle?", "")
+
+
+@pytest.mark.django_db(transaction=True)
 def test_who_asks_for_a_person_is_offered_one(live: AdapterVersion) -> None:
     pay, person = answers_to("formas de pago", "quiero hablar con una persona")
     assert not pay.offers_person
