@@ -157,11 +157,15 @@ function open(id) {
   send({ type: "open", handover: id });
 }
 
-// The server goes on telling of the hand-over that is open, so there is nothing to ask for.
 function showAgain() {
+  const wasHidden = !part("opened").offsetHeight;
   part("problem").textContent = "";
   showThread();
+  // What came meanwhile could not be scrolled to.
+  if (wasHidden) part("log").scrollTop = part("log").scrollHeight;
   part("reference").focus();
+  // It is told of anyway; asked for all the same, should one word have been lost on the way.
+  send({ type: "open", handover: opened });
 }
 
 function drawThread(thread) {
@@ -169,7 +173,7 @@ function drawThread(thread) {
   const isNewlyMine = thread.is_mine && !shown?.is_mine;
   const isLost = !thread.is_mine && shown?.is_mine && part("reply").contains(document.activeElement);
   const last = shown?.messages.at(-1)?.id ?? Infinity;
-  // What stays is not drawn anew: words that are being selected stay so, and nothing moves under a finger.
+  // While nothing is said nothing is drawn anew: selected words stay so, and nothing moves under a finger.
   const isSameWords = !isFirst && JSON.stringify(shown.messages) === JSON.stringify(thread.messages);
   shown = thread;
   part("opened").hidden = false;

@@ -22,7 +22,7 @@ from training.lm.decisions import (
 from training.lm.decoding import Enough, FloatArray, GuidedAnswer, guided_search
 from training.lm.encoder import bundled_reader
 from training.lm.packing import Expected, TokenTree
-from training.lm.prior import Prior
+from training.lm.prior import Prior, Reader
 from training.lm.prompts import DECLINE, encode_answer
 from training.lm.semantics import bundled_vectors
 from training.lm.trie import AnswerTrie
@@ -59,16 +59,21 @@ class AnswerSet:
         self._leaves = np.array(self.trie.leaf_of, dtype=int)
         by_owner = [(*each.wordings, each.answer) for each in candidates]
         owners = [owner for owner, texts in enumerate(by_owner) for _ in texts]
-        # The encoder reads some 300 texts a second; a business that has very many does without, and without the rest.
-        is_read = len(owners) <= MAX_ENCODED_TEXTS
-        background = bundled_background() if is_read else None
+        reader: Reader = bundled_vectors()
+        background = None
+        self._words: WordMatcher | None = None
+        # The encoder reads some 300 texts a second; a business that has very many is answered from n-grams and vectors.
+        if len(owners) <= MAX_ENCODED_TEXTS:
+            reader, background = bundled_reader(), bundled_background()
+            earlier_words = previous._words if previous is not None else None
+            self._words = WordMatcher(by_owner, bundled_vectors(), background, previous=earlier_words)
         self.prior: Prior = Prior(
             [text for texts in by_owner for text in texts],
             owners,
             len(candidates),
             off_topic,
-            reader=bundled_reader() if is_read else bundled_vectors(),
-            words=WordMatcher(by_owner, bundled_vectors(), background) if background is not None else None,
+            reader=reader,
+            words=self._words,
             background=background,
             previous=previous.prior if previous is not None else None,
         )

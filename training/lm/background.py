@@ -75,22 +75,22 @@ class Background:
             _unit(np.stack(centres)),
         )
 
-    def shared(self, centres: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How much of each intent is an owner's, (owners, intents), from the owners' vectors of length 1."""
+    def owned(self, centres: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How much of each intent is each owner's, (owners, intents), from the owners' vectors of length 1."""
         return np.asarray(SHARED * (centres @ self.intents.T), dtype=np.float32)
 
-    def elsewhere(self, meaning: NDArray[np.float32], shared: NDArray[np.float32]) -> NDArray[np.float32]:
+    def elsewhere(self, meaning: NDArray[np.float32], owned: NDArray[np.float32]) -> NDArray[np.float32]:
         """How surely something else is meant than what each owner answers, about 0 to 1, (owners,).
 
         The likeness of the question to an intent less what of that is the owner's, where that is most.
 
         Args:
             meaning: of the question, length 1, (dimensions,).
-            shared: as the method of that name says.
+            owned: as the method of that name says.
         """
         likeness = self.intents @ meaning
         meant = np.argpartition(-likeness, NUM_MEANT)[:NUM_MEANT] if len(likeness) > NUM_MEANT else slice(None)
-        return np.asarray((likeness[meant] - shared[:, meant]).max(axis=1))
+        return np.asarray((likeness[meant] - owned[:, meant]).max(axis=1))
 
 
 def _unit(table: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -371,8 +371,9 @@ def main() -> None:
     parser.add_argument("stage", choices=["vectors", "model", "refresh", "export", "background"])
     parser.add_argument("folders", type=Path, nargs="+")
     options = parser.parse_args()
-    if len(options.folders) != (1 if options.stage == "background" else 2):
-        parser.error(f"{options.stage} takes other folders; see the module's docstring")
+    num_folders = 1 if options.stage == "background" else 2
+    if len(options.folders) != num_folders:
+        parser.error(f"{options.stage} takes {num_folders} folder(s)")
     source, target = options.folders[0], options.folders[-1]
     if options.stage == "vectors":
         pretrain_vectors.train_vectors(source, target, VectorRecipe())

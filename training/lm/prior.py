@@ -103,6 +103,7 @@ class Prior:
         # Meanings have one row a dimension, as a question's vector is multiplied with them.
         self._counts, self._meanings = _read(self._texts, reader, previous)
         self._dual: NDArray[np.float32] | None = None
+        self._owned: NDArray[np.float32] | None = None
         if not self._texts:
             return
         weights = TfidfTransformer(sublinear_tf=True)
@@ -114,7 +115,7 @@ class Prior:
         self._answering = self._present[self._present < num_owners]
         if background is not None and self._meanings is not None:
             centres = np.add.reduceat(self._meanings, self._starts, axis=1)[:, : len(self._answering)].T
-            self._shared = background.shared(centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6))
+            self._owned = background.owned(centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6))
         self._fitted = self._fitted_rows()
         if len(self._fitted):
             kernel = (letters[self._fitted] @ letters[self._fitted].T).toarray()
@@ -142,7 +143,7 @@ class Prior:
         return np.sqrt(np.maximum(squares, 1e-12))
 
     def scores(self, question: str) -> NDArray[np.float64]:
-        """One number per owner, from about 0 to 1.5, and last one for off-topic, from about 0 to 1, (num_owners + 1,).
+        """One number per owner, from about -0.5 to 2, and last one for off-topic, from about 0 to 1, (num_owners + 1,).
 
         The last comes from the classifier alone: the next off-topic question resembles none of those listed, so
         their centre says little about it.
@@ -162,8 +163,9 @@ class Prior:
             scores += SCALE * (likeness[self._fitted] @ self._dual)
         if self._words is not None:
             scores[:-1] += WORDS_WEIGHT * self._words.scores(question)
-        if self._background is not None and meaning is not None and (length := float(np.linalg.norm(meaning))):
-            elsewhere = self._background.elsewhere(meaning / length, self._shared)
+        # Without a letter nothing is meant.
+        if self._background is not None and meaning is not None and self._owned is not None and counts.nnz:
+            elsewhere = self._background.elsewhere(meaning / np.linalg.norm(meaning), self._owned)
             scores[self._answering] -= ELSEWHERE_WEIGHT * (elsewhere - USUAL_ELSEWHERE)
         return scores
 

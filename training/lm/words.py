@@ -18,8 +18,16 @@ from training.lm.background import Background
 from training.lm.ngrams import count_ngrams
 from training.lm.semantics import SentenceVectors
 
-# Usual words that meet all the owners' words at once.
-BATCH_SIZE = 100
+# Numbers that are looked at at once, so that long answers take time and no memory.
+MAX_LOOKED_AT = 4_000_000
+# Of a longer question the beginning is looked at: distinct words, nobody needs more.
+MAX_WORDS = 64
+# A question of fewer than so many usual words has said little, whoever has them: "¿y todo?" is not about the entry that
+# says where everything is delivered. On `bench/businesses` longer ones are found as well as without.
+ENOUGH_WORDS = 8.0
+
+# Rows of the owners' words one after the other, and where each owner's begin.
+Spans = tuple[NDArray[np.int_], NDArray[np.int_]]
 
 
 class WordMatcher:
@@ -27,40 +35,61 @@ class WordMatcher:
 
     Args:
         texts: each owner's.
+        previous: of an earlier publication, with the same vectors and background: what an owner has of the usual words
+            is taken over where the texts are the same.
     """
 
-    def __init__(self, texts: Sequence[Sequence[str]], vectors: SentenceVectors, background: Background) -> None:
+    def __init__(
+        self,
+        texts: Sequence[Sequence[str]],
+        vectors: SentenceVectors,
+        background: Background,
+        *,
+        previous: WordMatcher | None = None,
+    ) -> None:
         self._vectors = vectors
         # Row 0 is no word's, and is in everybody's reach: a word that is like none is as good as missing, not worse.
         rows: dict[str, int] = {"": 0}
         found = []
         for each in texts:
             words = [word for text in each for word in plain(text).split()]
-            found.append(list(dict.fromkeys([0, *(rows.setdefault(word, len(rows)) for word in words)])))
+            found.append(np.array(list(dict.fromkeys([0, *(rows.setdefault(word, len(rows)) for word in words)]))))
         self._words = _unit(vectors.sums(count_ngrams(list(rows)))).T.copy()
-        self._rows = np.concatenate([np.array(each) for each in found]) if found else np.zeros(0, dtype=int)
-        self._starts = np.cumsum([0, *(len(each) for each in found)])[:-1]
         weights = background.shares * np.linalg.norm(background.words, axis=1)
-        batches = (slice(start, start + BATCH_SIZE) for start in range(0, len(weights), BATCH_SIZE))
+        self._enough = ENOUGH_WORDS * float(weights.sum() / background.shares.sum())
         # A long answer has something like any word; what it has of the usual ones is taken off.
-        self._usual = sum(
-            (weights[each] @ self._reached(background.words[each]) for each in batches), start=np.zeros(len(texts))
-        ) / max(float(weights.sum()), 1e-6)
+        usual = dict(previous._usual_by_texts) if previous is not None else {}
+        new = [place for place, each in enumerate(texts) if tuple(each) not in usual]
+        reached = self._reached(background.words, _spans([found[place] for place in new]), weights / weights.sum())
+        usual.update(zip((tuple(texts[place]) for place in new), reached.tolist(), strict=True))
+        self._usual_by_texts: dict[tuple[str, ...], float] = {tuple(each): usual[tuple(each)] for each in texts}
+        self._usual = np.array([usual[tuple(each)] for each in texts])
+        self._found = _spans(found)
 
     def scores(self, question: str) -> NDArray[np.float64]:
         """The share of the question that each owner has words for, beyond what it has for any, (owners,)."""
-        words = list(dict.fromkeys(plain(question).split()))
-        if not words or not len(self._starts):
+        words = list(dict.fromkeys(plain(question).split()))[:MAX_WORDS]
+        if not words:
             return np.zeros(len(self._usual))
         asked = self._vectors.sums(count_ngrams(words))
         weights = np.linalg.norm(asked, axis=1)
-        return np.asarray(weights @ self._reached(asked) / max(float(weights.sum()), 1e-6) - self._usual)
+        surplus = self._reached(asked, self._found, weights) - weights.sum() * self._usual
+        return np.asarray(surplus / max(float(weights.sum()), self._enough))
 
-    def _reached(self, words: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How like each word is to the likest of each owner's, 0 to 1, (words, owners)."""
-        if not len(self._starts):
-            return np.zeros((len(words), 0), dtype=np.float32)
-        return np.maximum.reduceat((_unit(words) @ self._words)[:, self._rows], self._starts, axis=1)
+    def _reached(self, words: NDArray[np.float32], found: Spans, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """How like the words are to the likest of each owner's, 0 to 1 times their weights, added up, (owners,)."""
+        rows, starts = found
+        reached = np.zeros(len(starts))
+        step = max(1, MAX_LOOKED_AT // max(1, len(rows)))
+        for first in range(0, len(words) if len(starts) else 0, step):
+            likeness = _unit(words[first : first + step]) @ self._words
+            reached += weights[first : first + step] @ np.maximum.reduceat(likeness[:, rows], starts, axis=1)
+        return reached
+
+
+def _spans(found: Sequence[NDArray[np.int_]]) -> Spans:
+    rows = np.concatenate(found) if found else np.zeros(0, dtype=int)
+    return rows, np.cumsum([0, *(len(each) for each in found)])[:-1]
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

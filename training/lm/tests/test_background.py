@@ -33,11 +33,11 @@ def meaning(text: str) -> np.ndarray:
 
 def test_something_else_is_meant_where_the_corpus_knows_what_no_entry_answers() -> None:
     background = bundled_background()
-    shared = background.shared(np.stack([meaning(" ".join(each)) for each in ENTRIES]))
+    owned = background.owned(np.stack([meaning(" ".join(each)) for each in ENTRIES]))
 
-    answered = [background.elsewhere(meaning(text), shared)[1] for text in ("a qué hora abren", "hasta que hora están")]
+    answered = [background.elsewhere(meaning(text), owned)[1] for text in ("a qué hora abren", "hasta que hora están")]
     not_answered = [
-        background.elsewhere(meaning(text), shared).min() for text in ("puedo pagar a plazos", "olvidé mi contraseña")
+        background.elsewhere(meaning(text), owned).min() for text in ("puedo pagar a plazos", "olvidé mi contraseña")
     ]
 
     assert max(answered) < min(not_answered)
@@ -95,4 +95,4 @@ def test_it_is_made_of_the_corpus_and_read_again(tmp_path: Path, monkeypatch: py
     assert read.intents == pytest.approx(made.intents, abs=0.05)
     assert read.words == pytest.approx(made.words, abs=float(np.abs(made.words).max()) / 7)
     # Fewer intents than a question is taken to mean.
-    assert read.elsewhere(meaning(few[1].question), read.shared(made.intents[:1])).shape == (1,)
+    assert read.elsewhere(meaning(few[1].question), read.owned(made.intents[:1])).shape == (1,)

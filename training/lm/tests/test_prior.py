@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 
 from training.lm import prior as prior_module
+from training.lm.background import bundled_background
 from training.lm.encoder import bundled_reader
 from training.lm.prior import Prior, Reader
 from training.lm.semantics import bundled_vectors
+from training.lm.words import WordMatcher
 
 TEXTS = [
     "¿Cuánto cuesta el envío?",
@@ -95,3 +97,16 @@ def test_it_learns_a_new_text_from_nothing() -> None:
 
 def test_the_letters_of_no_text_say_nothing() -> None:
     assert Prior(TEXTS, OWNERS, 2).scores("") == pytest.approx([0, 0, 0])
+
+
+def test_an_owner_that_has_a_word_for_what_is_asked_gains_by_it() -> None:
+    question = "me llegó y quiero hacer una devolución del pedido completo"
+    by_owner = [TEXTS[:2], TEXTS[2:]]
+    words = WordMatcher(by_owner, bundled_vectors(), bundled_background())
+    without, with_words = (Prior(TEXTS, OWNERS, 2, reader=bundled_reader(), words=each) for each in (None, words))
+
+    gained = with_words.scores(question) - without.scores(question)
+
+    assert gained[:2] == pytest.approx(prior_module.WORDS_WEIGHT * words.scores(question))
+    assert gained[1] > gained[0]
+    assert gained[2] == 0

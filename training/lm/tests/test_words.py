@@ -60,10 +60,38 @@ def test_nothing_asked_or_nobody_to_ask_is_nothing() -> None:
     assert matcher().scores("envios").shape == (0,)
 
 
-def test_usual_words_are_read_in_batches_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_are_looked_at_in_batches_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["¿Hacen envíos?"], ["¿Cuándo abren?", "De lunes a viernes."]
     whole = matcher(*texts).scores("envios el lunes")
 
-    monkeypatch.setattr(words_module, "BATCH_SIZE", 7)
+    monkeypatch.setattr(words_module, "MAX_LOOKED_AT", 7)
 
     assert matcher(*texts).scores("envios el lunes") == pytest.approx(whole, abs=1e-5)
+
+
+def test_a_word_alone_says_little() -> None:
+    """It stands somewhere, and is no question about what stands there."""
+    found = matcher(["¿A dónde entregan?", "A todo el país."], ["¿Cuánto tarda un pedido?", "Tres días."])
+
+    few, many = found.scores("todo"), found.scores("entregan en todo el pais o solo en la capital y alrededores")
+
+    assert few[0] > few[1]
+    assert few[0] - few[1] < (many[0] - many[1]) / 2
+
+
+def test_of_an_endless_question_the_beginning_is_looked_at() -> None:
+    found = matcher(["¿Hacen envíos?"], ["¿Aceptan tarjetas?"])
+    beginning = "envios " + " ".join(f"palabra{number}" for number in range(words_module.MAX_WORDS - 1))
+
+    assert found.scores(beginning + " tarjetas aceptan") == pytest.approx(found.scores(beginning))
+
+
+def test_it_takes_over_what_has_not_changed() -> None:
+    earlier = matcher(["¿Hacen envíos?"], ["¿Cuándo abren?", "De lunes a viernes."], ["¿Dónde están?"])
+    texts = [["¿Cuándo abren?", "De lunes a viernes."], ["¿Hacen envíos?", "A todo el país."], ["¿Dónde están?"]]
+
+    anew, after = (
+        WordMatcher(texts, bundled_vectors(), bundled_background(), previous=each) for each in (None, earlier)
+    )
+
+    assert after.scores("envian los lunes") == pytest.approx(anew.scores("envian los lunes"), abs=1e-6)
