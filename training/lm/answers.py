@@ -31,6 +31,35 @@ from training.lm.words import WordMatcher
 MAX_ENCODED_TEXTS = 6_000
 
 
+def prior_of(
+    texts_by_owner: Sequence[Sequence[str]], off_topic: Sequence[str] = (), *, previous: Prior | None = None
+) -> Prior:
+    """The prior with all that the bundled base knows.
+
+    Args:
+        texts_by_owner: the wordings and the answer of each entry, or what of them is to be known.
+        previous: of an earlier publication, or of other texts: what it read is not read again.
+    """
+    owners = [owner for owner, texts in enumerate(texts_by_owner) for _ in texts]
+    reader: Reader = bundled_vectors()
+    background = words = None
+    # The encoder reads some 300 texts a second; a business that has very many is answered from n-grams and vectors.
+    if len(owners) <= MAX_ENCODED_TEXTS:
+        reader, background = bundled_reader(), bundled_background()
+        earlier_words = previous.words if previous is not None else None
+        words = WordMatcher(texts_by_owner, bundled_vectors(), background, previous=earlier_words)
+    return Prior(
+        [text for texts in texts_by_owner for text in texts],
+        owners,
+        len(texts_by_owner),
+        off_topic,
+        reader=reader,
+        words=words,
+        background=background,
+        previous=previous,
+    )
+
+
 class AnswerSet:
     """Immutable. Built once per version and publication; shared by every request for them.
 
@@ -57,24 +86,10 @@ class AnswerSet:
         self.trie = AnswerTrie([self._paths[text] for text in learned_texts])
         self.decline_leaf = self.trie.leaf_of[-1]
         self._leaves = np.array(self.trie.leaf_of, dtype=int)
-        by_owner = [(*each.wordings, each.answer) for each in candidates]
-        owners = [owner for owner, texts in enumerate(by_owner) for _ in texts]
-        reader: Reader = bundled_vectors()
-        background = None
-        self._words: WordMatcher | None = None
-        # The encoder reads some 300 texts a second; a business that has very many is answered from n-grams and vectors.
-        if len(owners) <= MAX_ENCODED_TEXTS:
-            reader, background = bundled_reader(), bundled_background()
-            earlier_words = previous._words if previous is not None else None
-            self._words = WordMatcher(by_owner, bundled_vectors(), background, previous=earlier_words)
-        self.prior: Prior = Prior(
-            [text for texts in by_owner for text in texts],
-            owners,
-            len(candidates),
+        self.off_topic = tuple(off_topic)
+        self.prior: Prior = prior_of(
+            [(*each.wordings, each.answer) for each in candidates],
             off_topic,
-            reader=reader,
-            words=self._words,
-            background=background,
             previous=previous.prior if previous is not None else None,
         )
 

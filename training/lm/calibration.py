@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from training.lm.answers import AnswerSet
+from training.lm.answers import AnswerSet, prior_of
 from training.lm.decisions import MAX_SUGGESTIONS, Calibration
 from training.lm.decoding import FloatArray, guided_search
 from training.lm.packing import Expected, TokenTree
@@ -37,6 +37,12 @@ TARGET_SUGGESTED = 0.1
 FAR_BELOW = 0.5
 MAX_SCORED_LEAVES = 1_000
 UNLIKELY = -60.0
+# λ where only the answers are known: what usually fits in fields that the bundled base knows, with answers of so many
+# words and more (with shorter ones the less, by the root), and how many entries have to say that it is another field.
+USUAL_UNDERSTOOD = 8.0
+ENOUGH_WORDS = 20.0
+FULLY_HEARD = 10
+UNDERSTOOD_WEIGHTS = np.geomspace(0.5, 50.0, 93)
 THRESHOLDS = tuple(round(0.3 + 0.01 * step, 2) for step in range(70))
 
 
@@ -76,7 +82,8 @@ def fit(
     model_weights: Sequence[float] = MODEL_WEIGHTS,
     prior_weights: Sequence[float] = PRIOR_WEIGHTS,
 ) -> Calibration:
-    """The calibration for these answers; the defaults where there is nothing to fit on.
+    """The calibration for these answers; where there is nothing to fit on, the defaults, with the prior trusted as far
+    as it understands the answers.
 
     Args:
         model_weights, prior_weights: what to choose from; (0.0,) leaves one of the two out, for a comparison.
@@ -85,7 +92,7 @@ def fit(
         return replace(
             DEFAULT,
             model_weight=_within(DEFAULT.model_weight, model_weights),
-            prior_weight=_within(DEFAULT.prior_weight, prior_weights),
+            prior_weight=_within(understood_weight(answers), prior_weights),
         )
     log_probs = np.stack([each.log_probs for each in scored])
     right = np.array([_leaf(answers, each.expected) for each in scored])
@@ -105,6 +112,32 @@ def fit(
         min_coverage=_min_coverage(posterior, coverages, right, answers.decline_leaf) if is_heard else 0.0,
         suggestion_threshold=_suggestion_threshold(posterior, right, answers.decline_leaf),
     )
+
+
+def understood_weight(answers: AnswerSet) -> float:
+    """λ where every entry has but a wording or two: what fits best when the prior knows nothing but the answers, and is
+    asked the wordings.
+
+    A field that the bundled base knows little of shows in that. There the likenesses are of letters and accidents, and
+    as sure as elsewhere. Half way in powers from the default to what fits, less where there are fewer than ten entries,
+    and never below half of the default (docs/answers.md).
+    """
+    texts = [(owner, text) for owner, each in enumerate(answers.candidates) for text in each.wordings]
+    if not texts:
+        return DEFAULT.prior_weight
+    prior = prior_of([(each.answer,) for each in answers.candidates], answers.off_topic, previous=answers.prior)
+    scores = np.stack([prior.scores(text) for _, text in texts])
+    scores[:, -1] = DEFAULT.decline_credit + DEFAULT.off_topic_weight * scores[:, -1]
+    right = scores[np.arange(len(texts)), [owner for owner, _ in texts]]
+    gains = [
+        float((weight * right - np.logaddexp.reduce(weight * scores, axis=1)).mean()) for weight in UNDERSTOOD_WEIGHTS
+    ]
+    fitted = float(UNDERSTOOD_WEIGHTS[int(np.argmax(gains))])
+    num = prior.num_owners
+    num_words = sum(len(each.answer.split()) for each in answers.candidates) / num
+    usual = USUAL_UNDERSTOOD * min(1.0, num_words / ENOUGH_WORDS) ** 0.5
+    weight = DEFAULT.prior_weight * (fitted / usual) ** (num / (num + max(num, FULLY_HEARD)))
+    return min(max(weight, DEFAULT.prior_weight / 2), DEFAULT.prior_weight)
 
 
 def _within(value: float, choice: Sequence[float]) -> float:

@@ -89,7 +89,7 @@ class Prior:
         previous: Prior | None = None,
     ) -> None:
         self.num_owners = num_owners
-        self._words, self._background = words, background
+        self.words, self._background = words, background
         everyone = np.array([*owners, *[num_owners] * len(off_topic)], dtype=int)
         # By owner, so that each has one stretch of texts.
         order = np.argsort(everyone, kind="stable")
@@ -161,8 +161,8 @@ class Prior:
         if self._dual is not None:
             # The classifier's kernel is the likeness.
             scores += SCALE * (likeness[self._fitted] @ self._dual)
-        if self._words is not None:
-            scores[:-1] += WORDS_WEIGHT * self._words.scores(question)
+        if self.words is not None:
+            scores[:-1] += WORDS_WEIGHT * self.words.scores(question)
         # Without a letter nothing is meant.
         if self._background is not None and meaning is not None and self._owned is not None and counts.nnz:
             elsewhere = self._background.elsewhere(meaning / np.linalg.norm(meaning), self._owned)

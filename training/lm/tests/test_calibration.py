@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from training.lm import calibration
 from training.lm.answers import AnswerSet
-from training.lm.calibration import DEFAULT, TARGET_WRONG, Scored, fit, fit_threshold, score
+from training.lm.calibration import DEFAULT, TARGET_WRONG, Scored, fit, fit_threshold, score, understood_weight
 from training.lm.config import BaseModel, Precision
 from training.lm.decisions import Calibration, Candidate, Decision, is_declined
 from training.lm.decoding import FloatArray, GuidedAnswer, run
@@ -71,6 +72,38 @@ def test_it_keeps_the_defaults_when_there_is_nothing_to_fit_on(answers: AnswerSe
     assert fit(answers, []) == DEFAULT
     off_topic = scored(answers, "un chiste", None, model_says=None, sure=0.9)
     assert fit(answers, [off_topic]) == DEFAULT
+
+
+SHOP = [
+    ("¿A qué hora abren?", "Abrimos de lunes a sábado, de nueve de la mañana a seis de la tarde."),
+    ("¿Hacen envíos a otras ciudades?", "Sí, enviamos a todo el país y el paquete llega en tres días."),
+    ("¿Cómo puedo pagar?", "Aceptamos tarjeta de crédito, transferencia y dinero en efectivo."),
+    ("Mi producto llegó roto, ¿qué hago?", "Si el artículo llega dañado lo cambiamos o le devolvemos el dinero."),
+    ("¿Dan factura?", "La factura se descarga en la sección Mis compras de su cuenta."),
+    ("¿Dónde están?", "Nuestro local queda en la calle Mayor, número doce, frente a la plaza."),
+]
+
+
+def shop(answers: Sequence[str], *, with_wordings: bool = True) -> AnswerSet:
+    candidates = [
+        Candidate(str(number), answer, answer, (question,) if with_wordings else ())
+        for number, ((question, _), answer) in enumerate(zip(SHOP, answers, strict=True))
+    ]
+    return AnswerSet(load_tokenizer(BaseModel()), candidates, ["cuéntame un chiste"])
+
+
+def test_without_an_exam_the_prior_is_trusted_as_far_as_it_understands_the_answers() -> None:
+    own = [answer for _, answer in SHOP]
+    strange = [
+        f"El {word} se aplica al {word} según el {word}." for word in ("zurg", "blik", "drom", "vant", "quel", "h")
+    ]
+
+    assert understood_weight(shop(own)) == DEFAULT.prior_weight
+    assert understood_weight(shop(own, with_wordings=False)) == DEFAULT.prior_weight
+    assert DEFAULT.prior_weight / 2 <= understood_weight(shop(strange)) < 0.9 * DEFAULT.prior_weight
+    assert understood_weight(shop([*own[1:], own[0]])) < 0.8 * DEFAULT.prior_weight
+    assert fit(shop(strange), []).prior_weight == understood_weight(shop(strange))
+    assert fit(shop(strange), [], prior_weights=(0.0,)).prior_weight == 0
 
 
 def test_it_listens_to_the_prior_where_the_model_is_weak(answers: AnswerSet) -> None:
