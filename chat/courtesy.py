@@ -1,11 +1,13 @@
 """What customers say that is no question to the business: greetings, "I have a question", thanks, "are you a person?".
 
-Told by its words. An entry with such a wording comes first, and no other entry answers it.
+Told by its words, and looked at where no approved answer was found: what staff wrote for it comes first. Only a mere
+pleasantry is answered by no other entry, however near the engine holds it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 from django.utils.translation import gettext as _
@@ -62,6 +64,8 @@ _PADDING = word_set(
     respuesta rapida favor please again and very much so for your help the you there team all everyone
     """
 )
+# What names nothing that an entry could be about, as "necesito una orientación" or "¿quién me atiende?" may.
+_PLEASANTRIES = {Courtesy.ACCEPTANCE, Courtesy.GREETING, Courtesy.THANKS, Courtesy.GOODBYE}
 # "¿Está listo?" and "¿Nada más?" ask something.
 _NEVER_ASKED = (Courtesy.ACCEPTANCE, Courtesy.GOODBYE)
 
@@ -96,17 +100,35 @@ _REFUSES_PERSON = re.compile(r"\bno (quiero|necesito|hace falta)\b|\bdon t (want
 
 
 def courtesy_of(text: str) -> Courtesy | None:
-    """What kind of courtesy a message is; None for one that holds anything else."""
+    """What kind of courtesy a message is, the last of several; None for one that holds anything else."""
+    found = courtesies_in(text)
+    return found[-1] if found else None
+
+
+def courtesies_in(text: str) -> tuple[Courtesy, ...]:
+    """What kinds of courtesy a message is made of, also line by line; none for one that holds anything else."""
+    lines = text.splitlines()
+    by_line = [courtesies_in(line) for line in lines] if len(lines) > 1 else []
+    if by_line and all(by_line):
+        return tuple(kind for each in by_line for kind in each)
     words = _plain(text)
     if _WHO.search(words):
-        return Courtesy.WHO_ARE_YOU
-    found = None
+        return (Courtesy.WHO_ARE_YOU,)
+    found: tuple[Courtesy, ...] = ()
     rest = words
     for courtesy, signs in _SIGNS.items():
         rest, count = re.subn(rf"\b({signs})\b", " ", rest)
-        found = courtesy if count else found
+        found += (courtesy,) if count else ()
     is_nothing_else = all(word in _PADDING for word in rest.split())
-    return found if is_nothing_else and not ("?" in text and found in _NEVER_ASKED) else None
+    is_asked = "?" in text and bool(found) and found[-1] in _NEVER_ASKED
+    return found if is_nothing_else and not is_asked else ()
+
+
+def may_answer(wordings: Iterable[str], text: str) -> bool:
+    """Whether an entry with these wordings may answer a message; one of them must be such a pleasantry if it is one."""
+    kinds = set(courtesies_in(text))
+    is_pleasantry = bool(kinds) and kinds <= _PLEASANTRIES
+    return not is_pleasantry or any(kinds & set(courtesies_in(each)) for each in wordings)
 
 
 def wants_person(text: str) -> bool:

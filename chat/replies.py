@@ -35,7 +35,7 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from chat import trials
-from chat.courtesy import Courtesy, courtesy_of, wants_person
+from chat.courtesy import Courtesy, courtesy_of, may_answer, wants_person
 from chat.earlier import MAX_LINES, spoken_language, spoken_of
 from chat.frames import delta_frame, message_frame, publish
 from chat.languages import language_of
@@ -275,11 +275,10 @@ async def _write(reply: Reply) -> None:
 async def _answer(reply: Reply) -> None:
     """Have the engine choose an approved answer, store on what basis, and say it."""
     servable, decision = await _decision(reply)
-    entry, courtesy = servable.entry_for(decision), courtesy_of(reply.question)
-    # A greeting means no entry, whichever is nearest to its words, but one that staff wrote for greetings.
-    if entry is not None and courtesy is not None:
-        is_theirs = courtesy in map(courtesy_of, entry.wordings)
-        entry, courtesy = (entry, None) if is_theirs else (None, courtesy)
+    entry = servable.entry_for(decision)
+    if entry is not None and not may_answer(entry.wordings, reply.question):
+        entry = None
+    courtesy = courtesy_of(reply.question) if entry is None else None
     is_declined = entry is None and courtesy is None
     suggestions = servable.suggestions_for(decision) if is_declined else []
     is_second = is_declined and await _declined_before(reply.message)

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 FAILED = Q(finish_reason=Message.FinishReason.ERROR)
 DECLINED = Q(is_declined=True) & ~FAILED
+# As Message.sureness has it.
+DECIDED = Q(is_declined=True) | ~Q(entry_key="")
 # What is counted of the answers on each side, by the columns of TrialFigures.
 COUNTS: dict[str, Aggregate] = {
     "num_conversations": Count("conversation", distinct=True),
@@ -36,8 +38,8 @@ COUNTS: dict[str, Aggregate] = {
     "num_cancelled": Count("pk", filter=Q(finish_reason=Message.FinishReason.CANCELLED)),
     "num_failed": Count("pk", filter=FAILED),
     "num_unhelpful": Count("pk", filter=Q(feedback__rating=Rating.DOWN)),
-    "num_decided": Count("confidence"),
-    "sum_confidence": Sum("confidence", default=0.0),
+    "num_decided": Count("confidence", filter=DECIDED),
+    "sum_confidence": Sum("confidence", filter=DECIDED, default=0.0),
 }
 
 
@@ -54,7 +56,7 @@ class Side:
         num_unhelpful: that the customer rated as not helpful.
         num_conversations_declined, num_conversations_failed: with at least one answer of that kind, suggestions being
             no answer either.
-        num_decided, sum_confidence: answers that have a confidence, and what these add up to.
+        num_decided, sum_confidence: answers that the confidence decided (Message.sureness), and what it adds up to.
     """
 
     version: AdapterVersion

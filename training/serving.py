@@ -64,7 +64,7 @@ class Servable:
         return [self.entries[key].question for key in decision.suggestions]
 
     def text_for(self, decision: Decision) -> str:
-        """What a customer reads, in their language."""
+        """What a customer reads in answer to a question, in their language; greetings are the chat's matter."""
         entry = self.entry_for(decision)
         if entry is not None:
             return entry.answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from asgiref.sync import async_to_sync
 
-from chat.courtesy import Courtesy, courtesy_of, wants_person
+from chat.courtesy import Courtesy, courtesies_in, courtesy_of, may_answer, wants_person
 from chat.earlier import spoken_of
 from chat.handovers import _reason
 from chat.models import Handover
@@ -169,14 +169,42 @@ def test_what_staff_wrote_for_it_comes_first(live: AdapterVersion) -> None:
     assert answer.entry_key == "hours"
 
 
+@pytest.mark.parametrize(
+    ("wording", "text", "may"),
+    [
+        ("¿Cómo puedo pagar?", "¿cómo pago?", True),
+        ("¿Cómo puedo pagar?", "hola, ¿cómo pago?", True),
+        ("¿Cómo puedo pagar?", "buenas tardes", False),
+        ("¿Cómo puedo pagar?", "gracias, hasta luego", False),
+        ("¿Cómo puedo pagar?", "hola\nbuenas", False),
+        ("hola", "buenas tardes", True),
+        ("gracias", "muchas gracias, adiós", True),
+        ("gracias", "buenas tardes", False),
+        # These name what an entry may be about.
+        ("¿Dan orientación a familias?", "necesito una orientación", True),
+        ("¿El chat lo atiende un robot?", "¿eres un robot?", True),
+        ("hola", "hola, tengo una duda", True),
+    ],
+)
+def test_a_mere_pleasantry_is_answered_by_an_entry_for_it_alone(wording: str, text: str, may: bool) -> None:
+    assert may_answer(["¿Cuándo abren?", wording], text) is may
+
+
+def test_a_courtesy_may_have_several_lines() -> None:
+    assert courtesies_in("¿eres una persona?\nhola") == (Courtesy.WHO_ARE_YOU, Courtesy.GREETING)
+    assert courtesies_in("buenas\ntardes") == (Courtesy.GREETING,)
+    assert courtesies_in("hola\n¿cómo pago?") == ()
+
+
 @pytest.mark.django_db(transaction=True)
-def test_no_other_entry_answers_it(live: AdapterVersion) -> None:
+def test_a_greeting_is_answered_by_no_entry_that_happens_to_be_near(live: AdapterVersion) -> None:
     everything_is_near = '{"prior_weight": 40.0, "decline_credit": -9.0, "threshold": 0.0}'
     (live.path / "calibration.json").write_text(everything_is_near, encoding="utf-8")
 
     anything, hello = answers_to("zzzz wwww", "buenas tardes")
     assert anything.entry_key
-    assert (hello.text, hello.entry_key) == ("¡Hola! ¿En qué puedo ayudarle?", "")
+    assert (hello.text, hello.entry_key, hello.is_declined) == ("¡Hola! ¿En qué puedo ayudarle?", "", False)
+    assert hello.sureness is None
 
 
 @pytest.mark.django_db(transaction=True)

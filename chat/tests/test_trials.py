@@ -40,10 +40,11 @@ def begun(*, is_challenger: bool) -> tuple[Conversation, str]:
 
 def answer(conversation: Conversation, kind: str = "answered", confidence: float = 0.8) -> Message:
     values: dict[str, dict[str, Any]] = {
-        "answered": {},
+        "answered": {"entry_key": "hours"},
         "declined": {"is_declined": True},
         "suggested": {"is_declined": True, "suggestions": ["¿A qué hora cierran?"]},
-        "cancelled": {"finish_reason": "cancelled"},
+        "courteous": {},
+        "cancelled": {"finish_reason": "cancelled", "entry_key": "hours"},
         "failed": {"finish_reason": "error", "version": None, "confidence": None},
         "unfinished": {"finish_reason": "", "version": None, "confidence": None},
     }
@@ -118,6 +119,7 @@ def test_both_sides_are_counted_alike(trial: Trial) -> None:
     ours, others = begun(is_challenger=True)[0], [begun(is_challenger=False)[0] for _ in range(2)]
     for kind in ("answered", "declined", "declined", "suggested", "cancelled", "failed", "unfinished"):
         answer(ours, kind, confidence=0.5)
+    answer(ours, "courteous", confidence=0.97)
     ours.messages.create(role="user", text="¿hola?")
     answer(others[0], confidence=0.9)
     answer(others[1], "suggested", confidence=0.7)
@@ -129,8 +131,8 @@ def test_both_sides_are_counted_alike(trial: Trial) -> None:
         num_conversations=1,
         num_conversations_declined=1,
         num_conversations_failed=1,
-        num_answers=6,
-        num_answered=2,
+        num_answers=7,
+        num_answered=3,
         num_suggested=1,
         num_declined=2,
         num_cancelled=1,
@@ -144,7 +146,7 @@ def test_both_sides_are_counted_alike(trial: Trial) -> None:
     assert (champion.num_answered, champion.num_suggested, champion.num_declined) == (1, 1, 0)
     assert champion.confidence == pytest.approx(0.8)
     rows = {name: (ours, theirs) for name, ours, theirs in found.rows}
-    assert rows["answered"] == ("33 % (2)", "50 % (1)")
+    assert rows["answered"] == ("43 % (3)", "50 % (1)")
     assert rows["how sure, on average"] == ("50 %", "80 %")
 
 

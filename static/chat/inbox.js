@@ -164,7 +164,7 @@ function showAgain() {
   // What came meanwhile could not be scrolled to.
   if (wasHidden) part("log").scrollTop = part("log").scrollHeight;
   part("reference").focus();
-  // It is told of anyway; asked for all the same, should one word have been lost on the way.
+  // What came is told of anyway; asked for all the same, as a channel layer may drop a word.
   send({ type: "open", handover: opened });
 }
 
