@@ -18,7 +18,7 @@ from training.tests.conftest import make_version, olga, shop, tiny_llama
 __all__ = ["make_version", "olga", "shop", "tiny_llama"]
 
 # With a random base the lexical prior does the understanding: enough to be answered, quickly.
-FAST = TrainConfig(min_steps=4, max_steps=4, num_augmented=0, min_rows_per_answer=1, lora_r=4, lora_alpha=8)
+FAST = TrainConfig(min_steps=1, max_steps=1, num_augmented=0, min_rows_per_answer=1, lora_r=4, lora_alpha=8)
 
 
 @pytest.fixture(autouse=True)
