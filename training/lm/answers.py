@@ -99,9 +99,8 @@ class AnswerSet:
 
     def prior_of_leaves(self, scores: FloatArray, calibration: Calibration) -> FloatArray:
         """The prior of each leaf, (leaves,), from the prior's scores of candidates and off-topic, (candidates + 1,)."""
-        declining = calibration.decline_credit + calibration.off_topic_weight * scores[-1]
         per_leaf = np.full(len(self.trie), -np.inf)
-        np.maximum.at(per_leaf, self._leaves, np.append(scores[:-1], declining))
+        np.maximum.at(per_leaf, self._leaves, np.append(scores[:-1], calibration.declining(scores[-1])))
         return per_leaf
 
     def decide(

@@ -7,6 +7,8 @@ exam holds out is little, and nearer to what was learned than what customers ask
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -40,8 +42,9 @@ UNLIKELY = -60.0
 # λ where only the answers are known: what usually fits in fields that the bundled base knows, with answers of so many
 # words and more (with shorter ones the less, by the root), and how many entries have to say that it is another field.
 USUAL_UNDERSTOOD = 8.0
-ENOUGH_WORDS = 20.0
+TELLING_WORDS = 20
 FULLY_HEARD = 10
+MAX_ASKED = 400
 UNDERSTOOD_WEIGHTS = np.geomspace(0.5, 50.0, 93)
 THRESHOLDS = tuple(round(0.3 + 0.01 * step, 2) for step in range(70))
 
@@ -82,17 +85,24 @@ def fit(
     model_weights: Sequence[float] = MODEL_WEIGHTS,
     prior_weights: Sequence[float] = PRIOR_WEIGHTS,
 ) -> Calibration:
-    """The calibration for these answers; where there is nothing to fit on, the defaults, with the prior trusted as far
-    as it understands the answers.
+    """The calibration for these answers, drawn towards the defaults, which are as sure as the prior understands the
+    answers; just those where there is nothing to fit on.
 
     Args:
         model_weights, prior_weights: what to choose from; (0.0,) leaves one of the two out, for a comparison.
     """
+    understanding = understanding_of(answers)
+    # Both weights, so that what is not understood is not left to the model instead.
+    default = replace(
+        DEFAULT,
+        model_weight=DEFAULT.model_weight * understanding,
+        prior_weight=DEFAULT.prior_weight * understanding,
+    )
     if not any(each.expected for each in scored):
         return replace(
-            DEFAULT,
-            model_weight=_within(DEFAULT.model_weight, model_weights),
-            prior_weight=_within(understood_weight(answers), prior_weights),
+            default,
+            model_weight=default.model_weight if any(model_weights) else 0.0,
+            prior_weight=default.prior_weight if any(prior_weights) else 0.0,
         )
     log_probs = np.stack([each.log_probs for each in scored])
     right = np.array([_leaf(answers, each.expected) for each in scored])
@@ -100,7 +110,8 @@ def fit(
     best, best_loss = DEFAULT, np.inf
     for values in product(model_weights, prior_weights, DECLINE_CREDITS):
         calibration = Calibration(*values)
-        loss = _loss(_posterior(answers, log_probs, by_prior, calibration), right, answers.decline_leaf, calibration)
+        probabilities = _posterior(answers, log_probs, by_prior, calibration)
+        loss = _loss(probabilities, right, answers.decline_leaf) + _distance(calibration, default) / len(right)
         if loss < best_loss:
             best, best_loss = calibration, loss
     posterior = _posterior(answers, log_probs, by_prior, best)
@@ -114,34 +125,42 @@ def fit(
     )
 
 
-def understood_weight(answers: AnswerSet) -> float:
-    """λ where every entry has but a wording or two: what fits best when the prior knows nothing but the answers, and is
-    asked the wordings.
+def understanding_of(answers: AnswerSet) -> float:
+    """How well the prior understands the answers, from 0.5 to 1.
 
-    A field that the bundled base knows little of shows in that. There the likenesses are of letters and accidents, and
-    as sure as elsewhere. Half way in powers from the default to what fits, less where there are fewer than ten entries,
-    and never below half of the default (docs/answers.md).
+    With one wording an entry as `_understanding` says, with two the root of that, with three and more 1: then wordings
+    explain each other, and it is the exam that knows.
     """
-    texts = [(owner, text) for owner, each in enumerate(answers.candidates) for text in each.wordings]
-    if not texts:
-        return DEFAULT.prior_weight
-    prior = prior_of([(each.answer,) for each in answers.candidates], answers.off_topic, previous=answers.prior)
+    known = [min(max(len(each.wordings), 1), 3) for each in answers.candidates]
+    sparseness = (3 - sum(known) / len(known)) / 2 if known else 0.0
+    return _understanding(answers) ** sparseness if sparseness else 1.0
+
+
+def _understanding(answers: AnswerSet) -> float:
+    """How well the prior finds whose wording one is while it knows the answers alone, from 0.5 to 1.
+
+    A field that the bundled base knows little of shows in that: there the likenesses are of letters and accidents, and
+    as sure as elsewhere. It is the λ that would have been right, beside the usual one: half way in powers, less where
+    fewer than ten entries say it (docs/answers.md). Answers that do not speak of their question ("Escríbanos.") look
+    like such a field too; those that several entries share are left out.
+    """
+    num_sharing = Counter(each.answer for each in answers.candidates)
+    asked = [each for each in answers.candidates if each.wordings and num_sharing[each.answer] == 1]
+    asked = asked[:: math.ceil(len(asked) / MAX_ASKED) or 1]
+    # So many texts that the encoder does not read them are weighed as ever.
+    if len(asked) < 2 or answers.prior.words is None:
+        return 1.0
+    prior = prior_of([(each.answer,) for each in asked], answers.off_topic, previous=answers.prior)
+    texts = [(owner, text) for owner, each in enumerate(asked) for text in each.wordings[:2]]
     scores = np.stack([prior.scores(text) for _, text in texts])
-    scores[:, -1] = DEFAULT.decline_credit + DEFAULT.off_topic_weight * scores[:, -1]
+    scores[:, -1] = [DEFAULT.declining(off_topic) for off_topic in scores[:, -1]]
     right = scores[np.arange(len(texts)), [owner for owner, _ in texts]]
-    gains = [
-        float((weight * right - np.logaddexp.reduce(weight * scores, axis=1)).mean()) for weight in UNDERSTOOD_WEIGHTS
-    ]
-    fitted = float(UNDERSTOOD_WEIGHTS[int(np.argmax(gains))])
-    num = prior.num_owners
-    num_words = sum(len(each.answer.split()) for each in answers.candidates) / num
-    usual = USUAL_UNDERSTOOD * min(1.0, num_words / ENOUGH_WORDS) ** 0.5
-    weight = DEFAULT.prior_weight * (fitted / usual) ** (num / (num + max(num, FULLY_HEARD)))
-    return min(max(weight, DEFAULT.prior_weight / 2), DEFAULT.prior_weight)
-
-
-def _within(value: float, choice: Sequence[float]) -> float:
-    return min(max(value, min(choice)), max(choice))
+    gains = [(weight * right - np.logaddexp.reduce(weight * scores, axis=1)).mean() for weight in UNDERSTOOD_WEIGHTS]
+    fitting = float(UNDERSTOOD_WEIGHTS[int(np.argmax(gains))])
+    num_words = max(1.0, sum(len(each.answer.split()) for each in asked) / len(asked))
+    usual = USUAL_UNDERSTOOD * min(1.0, num_words / TELLING_WORDS) ** 0.5
+    power = len(asked) / (len(asked) + max(len(asked), FULLY_HEARD))
+    return min(max((fitting / usual) ** power, 0.5), 1.0)
 
 
 def _posterior(
@@ -153,18 +172,21 @@ def _posterior(
     return np.asarray(np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)))
 
 
-def _loss(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int, calibration: Calibration) -> float:
-    """Negative log-likelihood of the right leaves, in-scope and off-topic questions weighing the same, and how far
-    the calibration is from the defaults."""
+def _loss(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int) -> float:
+    """Negative log-likelihood of the right leaves, in-scope and off-topic questions weighing the same."""
     losses = -np.log(np.maximum(posterior[np.arange(len(right)), right], 1e-4))
     is_off_topic = right == decline_leaf
-    fit_term = sum(float(losses[part].mean()) for part in (is_off_topic, ~is_off_topic) if part.any())
+    return sum(float(losses[part].mean()) for part in (is_off_topic, ~is_off_topic) if part.any())
+
+
+def _distance(calibration: Calibration, default: Calibration) -> float:
+    """What it costs to be so far from the defaults, shared by the questions of the exam."""
     distances = (
-        (calibration.model_weight - DEFAULT.model_weight) / 0.1,
-        (calibration.prior_weight - DEFAULT.prior_weight) / 10.0,
-        (calibration.decline_credit - DEFAULT.decline_credit) / 0.1,
+        (calibration.model_weight - default.model_weight) / 0.1,
+        (calibration.prior_weight - default.prior_weight) / 10.0,
+        (calibration.decline_credit - default.decline_credit) / 0.1,
     )
-    return fit_term + 0.1 * SHRINKAGE / len(right) * sum(distance**2 for distance in distances)
+    return 0.1 * SHRINKAGE * sum(distance**2 for distance in distances)
 
 
 def _threshold(posterior: FloatArray, right: NDArray[np.int_], decline_leaf: int) -> float:

@@ -71,8 +71,8 @@ class Candidate:
 class Calibration:
     """Fitted on a version's exam and stored with it (calibration.py).
 
-    The defaults suit entries of a single wording, for which there is no exam: measured on businesses of the corpus that
-    the bundled base has not seen.
+    The defaults suit entries of a single wording in fields that the bundled base knows, for which there is no exam:
+    measured on businesses of the corpus that it has not seen.
 
     Attributes:
         model_weight: α in α · log p_model + λ · prior: a model that is surer than it is right is listened to less.
@@ -94,6 +94,10 @@ class Calibration:
     threshold: float = 0.85
     suggestion_threshold: float = 0.55
     min_coverage: float = 0.0
+
+    def declining(self, off_topic: float) -> float:
+        """The prior of "I don't know" where the prior holds the question to be off-topic by so much."""
+        return self.decline_credit + self.off_topic_weight * off_topic
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)

@@ -20,13 +20,13 @@ from training.lm.semantics import SentenceVectors
 
 # Numbers that are looked at at once, so that long answers take time and no memory.
 MAX_LOOKED_AT = 4_000_000
-# Of a longer question the beginning is looked at: distinct words, nobody needs more.
+# Distinct words of a question; what follows them is not looked at.
 MAX_WORDS = 64
 # A question of fewer than so many usual words has said little, whoever has them: "¿y todo?" is not about the entry that
 # says where everything is delivered. On `bench/businesses` longer ones are found as well as without.
 ENOUGH_WORDS = 8.0
 
-# Rows of the owners' words one after the other, and where each owner's begin.
+# Places of the owners' words one after the other, and where each owner's begin.
 Spans = tuple[NDArray[np.int_], NDArray[np.int_]]
 
 
@@ -60,7 +60,9 @@ class WordMatcher:
         # A long answer has something like any word; what it has of the usual ones is taken off.
         usual = dict(previous._usual_by_texts) if previous is not None else {}
         new = [place for place, each in enumerate(texts) if tuple(each) not in usual]
-        reached = self._reached(background.words, _spans([found[place] for place in new]), weights / weights.sum())
+        columns, starts = _spans([found[place] for place in new])
+        used, columns = np.unique(columns, return_inverse=True)
+        reached = _reached(background.words, self._words[:, used], (columns, starts), weights / weights.sum())
         usual.update(zip((tuple(texts[place]) for place in new), reached.tolist(), strict=True))
         self._usual_by_texts: dict[tuple[str, ...], float] = {tuple(each): usual[tuple(each)] for each in texts}
         self._usual = np.array([usual[tuple(each)] for each in texts])
@@ -73,18 +75,27 @@ class WordMatcher:
             return np.zeros(len(self._usual))
         asked = self._vectors.sums(count_ngrams(words))
         weights = np.linalg.norm(asked, axis=1)
-        surplus = self._reached(asked, self._found, weights) - weights.sum() * self._usual
+        surplus = _reached(asked, self._words, self._found, weights) - weights.sum() * self._usual
         return np.asarray(surplus / max(float(weights.sum()), self._enough))
 
-    def _reached(self, words: NDArray[np.float32], found: Spans, weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """How like the words are to the likest of each owner's, 0 to 1 times their weights, added up, (owners,)."""
-        rows, starts = found
-        reached = np.zeros(len(starts))
-        step = max(1, MAX_LOOKED_AT // max(1, len(rows)))
-        for first in range(0, len(words) if len(starts) else 0, step):
-            likeness = _unit(words[first : first + step]) @ self._words
-            reached += weights[first : first + step] @ np.maximum.reduceat(likeness[:, rows], starts, axis=1)
-        return reached
+
+def _reached(
+    words: NDArray[np.float32], known: NDArray[np.float32], found: Spans, weights: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """How like the words are to the likest of each owner's, 0 to 1 times their weights, added up, (owners,).
+
+    Args:
+        words: vectors of any length, (words, dimensions).
+        known: vectors of length 1, of which the spans name the columns, (dimensions, known words).
+        weights: (words,).
+    """
+    columns, starts = found
+    reached = np.zeros(len(starts))
+    step = max(1, MAX_LOOKED_AT // max(1, len(columns)))
+    for first in range(0, len(words) if len(starts) else 0, step):
+        likeness = _unit(words[first : first + step]) @ known
+        reached += weights[first : first + step] @ np.maximum.reduceat(likeness[:, columns], starts, axis=1)
+    return reached
 
 
 def _spans(found: Sequence[NDArray[np.int_]]) -> Spans:

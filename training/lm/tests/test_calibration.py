@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 
 from training.lm import calibration
 from training.lm.answers import AnswerSet
-from training.lm.calibration import DEFAULT, TARGET_WRONG, Scored, fit, fit_threshold, score, understood_weight
+from training.lm.calibration import DEFAULT, TARGET_WRONG, Scored, fit, fit_threshold, score, understanding_of
 from training.lm.config import BaseModel, Precision
 from training.lm.decisions import Calibration, Candidate, Decision, is_declined
 from training.lm.decoding import FloatArray, GuidedAnswer, run
@@ -24,11 +25,15 @@ NOTHING = "¿?"
 
 
 @pytest.fixture(scope="module")
-def answers() -> AnswerSet:
+def answers() -> Iterator[AnswerSet]:
     candidates = [
         Candidate(topic, f"{topic}: respuesta", f"{topic}: respuesta", (f"¿Qué hay del {topic}?",)) for topic in TOPICS
     ]
-    return AnswerSet(load_tokenizer(BaseModel()), candidates, ["cuéntame un chiste"])
+    made = AnswerSet(load_tokenizer(BaseModel()), candidates, ["cuéntame un chiste"])
+    with pytest.MonkeyPatch.context() as patch:
+        # An exam here has one question hundreds of times.
+        patch.setattr(made.prior, "scores", cache(made.prior.scores))
+        yield made
 
 
 def scored(
@@ -41,7 +46,7 @@ def scored(
     covered: float = 1.0,
 ) -> Scored:
     """A question about which the model is this sure of this answer."""
-    keys: list[str | None] = [*TOPICS, None]
+    keys: list[str | None] = [*(each.key for each in answers.candidates), None]
     log_probs = np.full(len(answers.trie), np.log((1 - sure) / (len(keys) - 1)))
     log_probs[answers.trie.leaf_of[keys.index(model_says)]] = np.log(sure)
     return Scored(expected, log_probs, np.full(len(log_probs), covered), question)
@@ -84,26 +89,53 @@ SHOP = [
 ]
 
 
-def shop(answers: Sequence[str], *, with_wordings: bool = True) -> AnswerSet:
+OWN = [answer for _, answer in SHOP]
+# Each answer given to the question before: the prior understands nothing of it; two of them: some.
+OTHERS = [*OWN[1:], OWN[0]]
+MIXED = [*OWN[:4], OWN[5], OWN[4]]
+
+
+def shop(given: Sequence[str], *, num_wordings: int = 1) -> AnswerSet:
     candidates = [
-        Candidate(str(number), answer, answer, (question,) if with_wordings else ())
-        for number, ((question, _), answer) in enumerate(zip(SHOP, answers, strict=True))
+        Candidate(str(number), answer, answer, tuple(f"{question}{' ' * more}" for more in range(num_wordings)))
+        for number, ((question, _), answer) in enumerate(zip(SHOP, given, strict=False))
     ]
     return AnswerSet(load_tokenizer(BaseModel()), candidates, ["cuéntame un chiste"])
 
 
-def test_without_an_exam_the_prior_is_trusted_as_far_as_it_understands_the_answers() -> None:
-    own = [answer for _, answer in SHOP]
-    strange = [
-        f"El {word} se aplica al {word} según el {word}." for word in ("zurg", "blik", "drom", "vant", "quel", "h")
-    ]
+def test_it_is_as_sure_as_the_prior_understands_the_answers() -> None:
+    mixed = understanding_of(shop(MIXED))
 
-    assert understood_weight(shop(own)) == DEFAULT.prior_weight
-    assert understood_weight(shop(own, with_wordings=False)) == DEFAULT.prior_weight
-    assert DEFAULT.prior_weight / 2 <= understood_weight(shop(strange)) < 0.9 * DEFAULT.prior_weight
-    assert understood_weight(shop([*own[1:], own[0]])) < 0.8 * DEFAULT.prior_weight
-    assert fit(shop(strange), []).prior_weight == understood_weight(shop(strange))
-    assert fit(shop(strange), [], prior_weights=(0.0,)).prior_weight == 0
+    assert understanding_of(shop(OWN)) == 1
+    assert understanding_of(shop(OTHERS)) == 0.5
+    assert 0.5 < mixed < 1
+    fitted = fit(shop(MIXED), [])
+    assert (fitted.prior_weight, fitted.model_weight) == (DEFAULT.prior_weight * mixed, DEFAULT.model_weight * mixed)
+    assert fit(shop(MIXED), [], prior_weights=(0.0,)).prior_weight == 0
+    assert understanding_of(shop(MIXED, num_wordings=2)) == pytest.approx(mixed**0.5)
+    assert understanding_of(shop(MIXED, num_wordings=3)) == 1
+
+
+def test_few_entries_say_little_of_what_it_understands() -> None:
+    assert understanding_of(shop(OTHERS)) < understanding_of(shop([*OWN[1:3], OWN[0]]))
+
+
+def test_answers_that_say_little_are_not_held_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = shop([" ".join(answer.split()[:4]) for answer in MIXED])
+    understood = understanding_of(short)
+    monkeypatch.setattr(calibration, "TELLING_WORDS", 4)
+    assert understanding_of(short) < understood
+
+    assert understanding_of(shop(["Escríbanos."] * len(SHOP))) == 1
+    assert understanding_of(shop(OWN[:1])) == 1
+    assert understanding_of(shop(OTHERS, num_wordings=0)) == 1
+    assert understanding_of(shop([])) == 1
+
+
+def test_an_exam_of_one_question_does_not_make_it_sure_of_what_it_does_not_understand() -> None:
+    answers = shop(OTHERS)
+    exam = [scored(answers, "¿Cuándo abren?", "0", model_says="0", sure=0.5)]
+    assert fit(answers, exam).prior_weight < DEFAULT.prior_weight
 
 
 def test_it_listens_to_the_prior_where_the_model_is_weak(answers: AnswerSet) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -86,12 +88,20 @@ def test_of_an_endless_question_the_beginning_is_looked_at() -> None:
     assert found.scores(beginning + " tarjetas aceptan") == pytest.approx(found.scores(beginning))
 
 
-def test_it_takes_over_what_has_not_changed() -> None:
+def test_it_takes_over_what_has_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = matcher(["¿Hacen envíos?"], ["¿Cuándo abren?", "De lunes a viernes."], ["¿Dónde están?"])
     texts = [["¿Cuándo abren?", "De lunes a viernes."], ["¿Hacen envíos?", "A todo el país."], ["¿Dónde están?"]]
+    num_owners: list[int] = []
+    reached = words_module._reached
 
+    def counted(words: Any, known: Any, found: Any, weights: Any) -> Any:
+        num_owners.append(len(found[1]))
+        return reached(words, known, found, weights)
+
+    monkeypatch.setattr(words_module, "_reached", counted)
     anew, after = (
         WordMatcher(texts, bundled_vectors(), bundled_background(), previous=each) for each in (None, earlier)
     )
 
+    assert num_owners == [3, 1]
     assert after.scores("envian los lunes") == pytest.approx(anew.scores("envian los lunes"), abs=1e-6)
