@@ -1,14 +1,14 @@
 """What customers say that is no question to the business: greetings, "I have a question", thanks, "are you a person?".
 
-Told by its words, and looked at where no approved answer was found: what staff wrote for it comes first. Only a mere
-pleasantry is answered by no other entry, however near the engine holds it.
+Told by its words, and looked at where no approved answer was found. A mere pleasantry is answered by an entry that has
+such a wording, whichever the engine holds to be near, and by no other.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from enum import StrEnum
+from functools import lru_cache
 
 from django.utils.translation import gettext as _
 
@@ -105,6 +105,7 @@ def courtesy_of(text: str) -> Courtesy | None:
     return found[-1] if found else None
 
 
+@lru_cache(maxsize=20_000)
 def courtesies_in(text: str) -> tuple[Courtesy, ...]:
     """What kinds of courtesy a message is made of, also line by line; none for one that holds anything else."""
     lines = text.splitlines()
@@ -124,11 +125,10 @@ def courtesies_in(text: str) -> tuple[Courtesy, ...]:
     return found if is_nothing_else and not is_asked else ()
 
 
-def may_answer(wordings: Iterable[str], text: str) -> bool:
-    """Whether an entry with these wordings may answer a message; one of them must be such a pleasantry if it is one."""
-    kinds = set(courtesies_in(text))
-    is_pleasantry = bool(kinds) and kinds <= _PLEASANTRIES
-    return not is_pleasantry or any(kinds & set(courtesies_in(each)) for each in wordings)
+def pleasantries_in(text: str) -> frozenset[Courtesy]:
+    """What a mere pleasantry is made of; nothing for any other message, also for a courtesy that asks for something."""
+    found = frozenset(courtesies_in(text))
+    return found if found <= _PLEASANTRIES else frozenset()
 
 
 def wants_person(text: str) -> bool:

@@ -35,13 +35,14 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from chat import trials
-from chat.courtesy import Courtesy, courtesy_of, may_answer, wants_person
+from chat.courtesy import Courtesy, courtesy_of, pleasantries_in, wants_person
 from chat.earlier import MAX_LINES, spoken_language, spoken_of
 from chat.frames import delta_frame, message_frame, publish
 from chat.languages import language_of
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Message
+from faq.publication import PublishedEntry
 from training import serving
-from training.lm.decisions import EngineBusy, EngineDied, Stopped, passing_over
+from training.lm.decisions import Decision, EngineBusy, EngineDied, Stopped, passing_over
 from training.lm.followups import Rests, rests
 from training.lm.prompts import DECLINE, QuestionTooLong
 from training.models import AdapterVersion
@@ -275,9 +276,7 @@ async def _write(reply: Reply) -> None:
 async def _answer(reply: Reply) -> None:
     """Have the engine choose an approved answer, store on what basis, and say it."""
     servable, decision = await _decision(reply)
-    entry = servable.entry_for(decision)
-    if entry is not None and not may_answer(entry.wordings, reply.question):
-        entry = None
+    entry = _entry_for(servable, decision, reply.question)
     courtesy = courtesy_of(reply.question) if entry is None else None
     is_declined = entry is None and courtesy is None
     suggestions = servable.suggestions_for(decision) if is_declined else []
@@ -294,13 +293,25 @@ async def _answer(reply: Reply) -> None:
         "suggestions": suggestions,
         "offers_person": is_second or _may_want_person(reply, courtesy),
         "context": decision.context,
-        "confidence": decision.confidence,
+        # None where it was not what decided.
+        "confidence": decision.confidence if entry is None or entry.key == decision.key else None,
         "coverage": decision.coverage,
     }
-    text = courtesy.reply if courtesy else entry.answer if entry else _declining(bool(suggestions), is_second)
+    wants = wants_person(reply.question)
+    text = courtesy.reply if courtesy else entry.answer if entry else _declining(bool(suggestions), is_second, wants)
     if entry is None:
         await _hold(reply)
     await _say_approved(reply, text, **basis)
+
+
+def _entry_for(servable: Servable, decision: Decision, question: str) -> PublishedEntry | None:
+    """The decision's, but for pleasantries: these have one that staff wrote for such, or none."""
+    entry, kinds = servable.entry_for(decision), pleasantries_in(question)
+    if not kinds:
+        return entry
+    likeliest_first = sorted(servable.entries.values(), key=lambda each: entry is None or each.key != entry.key)
+    fitting = (each for each in likeliest_first if any(kinds & pleasantries_in(text) for text in each.wordings))
+    return next(fitting, None)
 
 
 async def _decision(reply: Reply) -> tuple[Servable, Any]:
@@ -339,10 +350,12 @@ def _may_want_person(reply: Reply, courtesy: Courtesy | None) -> bool:
     return courtesy is Courtesy.WHO_ARE_YOU or wants_person(reply.question)
 
 
-def _declining(has_suggestions: bool, is_second: bool) -> str:
-    """First questions that may be meant, or asking in other words; then a person."""
+def _declining(has_suggestions: bool, is_second: bool, wants: bool) -> str:
+    """First questions that may be meant, or asking in other words; then a person, and at once who wants one."""
     if has_suggestions:
         return serving.suggest_text()
+    if wants:
+        return _("Of course. You can ask for a person right here.")
     return _("I'm sorry, I don't know that either. You can ask for a person.") if is_second else serving.decline_text()
 
 
@@ -387,8 +400,10 @@ async def _write_freely(reply: Reply) -> None:
     )
     if courtesy:
         rest = courtesy.reply
+    elif is_declined:
+        rest = _declining(False, is_second, wants_person(reply.question))
     else:
-        rest = _declining(False, is_second) if is_declined else generated.text[len(reply.message.text) :]
+        rest = generated.text[len(reply.message.text) :]
     if rest:
         await _say(reply, rest)
     await _finish(reply.message, reply.group, FinishReason(generated.finish_reason))

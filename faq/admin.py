@@ -67,6 +67,12 @@ class FaqEntryAdmin(SimpleHistoryAdmin, ModelAdmin):
         # Exams and snapshots name entries by their key for ever.
         return ["key"] if obj else []
 
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        for other in form.instance.rivals():
+            text = _("“%(question)s” has such a wording too, and another answer: customers would have to choose.")
+            self.message_user(request, text % {"question": other.question}, messages.WARNING)
+
     @display(
         description=_("status"),
         ordering="status",

@@ -92,6 +92,16 @@ class FaqEntry(models.Model):
             self.key = free_key(self.question)
         super().save(*args, **kwargs)
 
+    def rivals(self) -> FaqEntryQuerySet:
+        """Other published entries with a wording of this one and another answer, if this one is published too."""
+        if self.status != self.Status.PUBLISHED:
+            return FaqEntry.objects.none()
+        same = models.Q()
+        for wording in (self.question, *self.paraphrases.values_list("text", flat=True)):
+            same |= models.Q(question__iexact=wording) | models.Q(paraphrases__text__iexact=wording)
+        others = FaqEntry.objects.published().filter(same).exclude(pk=self.pk).exclude(answer=self.answer)
+        return others.distinct()
+
 
 def free_key(question: str) -> str:
     """A key made from the question that no entry has yet."""

@@ -53,6 +53,29 @@ def test_it_says_what_is_wrong_and_keeps_what_was_typed(owner: Client, values: d
     assert not FaqEntry.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("values", "is_told"),
+    [
+        ({}, True),
+        ({"question": "Horario", "paraphrases-0-text": "¿A qué hora cierran?"}, True),
+        ({"question": "Horario", "paraphrases-0-text": "¿cierran los domingos?"}, False),
+        ({"status": "draft"}, False),
+        ({"answer": "A las nueve."}, False),
+    ],
+)
+def test_it_tells_who_publishes_another_answer_to_the_same_words(
+    owner: Client, values: dict[str, object], is_told: bool
+) -> None:
+    FaqEntry.objects.create(question="¿a qué hora cierran?", answer="A las nueve.", status="published")
+    FaqEntry.objects.create(question="¿A qué hora cierran?", answer="Nunca.", status="retired")
+
+    response = owner.post("/admin/faq/faqentry/add/", form(**values), follow=True, headers={"accept-language": "es"})
+
+    assert FaqEntry.objects.count() == 3, "it is saved all the same"
+    text = "«¿a qué hora cierran?» también tiene esa forma de preguntar"
+    assert (text in response.content.decode()) == is_told
+
+
 def test_the_list_of_staff_says_in_spanish_who_belongs_to_it(owner: Client) -> None:
     page = owner.get("/admin/auth/user/", headers={"accept-language": "es"}).content.decode()
 
