@@ -683,7 +683,7 @@ def test_no_connection_waits_in_the_thread_of_a_question(live: AdapterVersion, m
 
 
 def test_an_answer_without_a_word_ends_like_any_other(live: AdapterVersion, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replies, "_declining", lambda has_suggestions, is_second: "")
+    monkeypatch.setattr(replies, "_declining", lambda *_: "")
 
     async def scenario() -> None:
         _, message = await answer_to("zzz qqq")
