@@ -73,13 +73,14 @@ def chat_config(site: Site | None = None) -> dict[str, Any]:
         "title": (site and site.title) or _("Customer service"),
         "subtitle": _("AI assistant · writes its own answers, which may be wrong")
         if is_free
-        else _("AI assistant · answers with the shop's own approved texts"),
+        else _("AI assistant · answers with texts that the business approved"),
         "disclosure": _(
-            "Hello! I am an AI assistant. I write my answers myself and can be wrong: check what matters with the shop."
+            "Hello! I am an AI assistant. I write my answers myself and can be wrong: check what matters with the "
+            "business."
         )
         if is_free
         else _(
-            "Hello! I am an AI assistant. I answer with what the shop has approved, and when I don't know I say so."
+            "Hello! I am an AI assistant. I answer with what the business has approved, and when I don't know I say so."
         ),
         "languageNote": _language_note(),
         "greeting": site.greeting if site else "",

@@ -76,8 +76,10 @@ def import_off_topic(questions: Iterable[str]) -> int:
 def _parse(line: str) -> dict[str, Any]:
     try:
         values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise BadLine(_("not valid JSON from character %(place)d on") % {"place": error.pos + 1}) from error
     except (ValueError, RecursionError) as error:
-        raise BadLine(_("not valid JSON: %(error)s") % {"error": error}) from error
+        raise BadLine(_("not valid JSON")) from error
     if not isinstance(values, dict):
         raise BadLine(_("not a JSON object"))
     for name in _TEXTS[:2]:
