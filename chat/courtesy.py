@@ -105,7 +105,6 @@ def courtesy_of(text: str) -> Courtesy | None:
     return found[-1] if found else None
 
 
-@lru_cache(maxsize=20_000)
 def courtesies_in(text: str) -> tuple[Courtesy, ...]:
     """What kinds of courtesy a message is made of, also line by line; none for one that holds anything else."""
     lines = text.splitlines()
@@ -129,6 +128,12 @@ def pleasantries_in(text: str) -> frozenset[Courtesy]:
     """What a mere pleasantry is made of; nothing for any other message, also for a courtesy that asks for something."""
     found = frozenset(courtesies_in(text))
     return found if found <= _PLEASANTRIES else frozenset()
+
+
+@lru_cache(maxsize=20_000)
+def pleasantries_of(wording: str) -> frozenset[Courtesy]:
+    """The same of what staff wrote, kept at hand; what customers write is not kept."""
+    return pleasantries_in(wording)
 
 
 def wants_person(text: str) -> bool:

@@ -35,7 +35,7 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from chat import trials
-from chat.courtesy import Courtesy, courtesy_of, pleasantries_in, wants_person
+from chat.courtesy import Courtesy, courtesy_of, pleasantries_in, pleasantries_of, wants_person
 from chat.earlier import MAX_LINES, spoken_language, spoken_of
 from chat.frames import delta_frame, message_frame, publish
 from chat.languages import language_of
@@ -310,7 +310,7 @@ def _entry_for(servable: Servable, decision: Decision, question: str) -> Publish
     if not kinds:
         return entry
     likeliest_first = sorted(servable.entries.values(), key=lambda each: entry is None or each.key != entry.key)
-    fitting = (each for each in likeliest_first if any(kinds & pleasantries_in(text) for text in each.wordings))
+    fitting = (each for each in likeliest_first if any(kinds & pleasantries_of(text) for text in each.wordings))
     return next(fitting, None)
 
 
