@@ -562,7 +562,7 @@ async def _store(reply: Reply, **values: Any) -> None:
 
 def _reason_of_lost(message: Message) -> FinishReason:
     """How a message ends that nobody writes any more: what was decided is stored whole."""
-    return FinishReason.ERROR if message.confidence is None else FinishReason.STOP
+    return FinishReason.ERROR if message.coverage is None else FinishReason.STOP
 
 
 async def _finish(message: Message, group: str, reason: FinishReason, *, text: str | None = None) -> None:

@@ -799,13 +799,15 @@ def test_it_ends_a_reply_whose_process_was_lost(db: None) -> None:
         await Message.objects.filter(pk=lost.pk).aupdate(updated_at=timezone.now() - timedelta(minutes=5))
         await client.send({"type": "ping"})
         assert (await client.wait_for("done"))["message"]["finish_reason"] == "error"
-        decided = {"text": "Cerramos a las ocho.", "seq": 4, "confidence": 0.99}
-        lost = await conversation.messages.acreate(role="assistant", **decided)
-        await Message.objects.filter(pk=lost.pk).aupdate(updated_at=timezone.now() - timedelta(minutes=5))
-        await client.send({"type": "ping"})
-        while (message := (await client.wait_for("done"))["message"])["id"] != lost.pk:
-            pass
-        assert (message["finish_reason"], message["text"]) == ("stop", decided["text"])
+        # A greeting that staff answer has no confidence: it was not what decided.
+        for confidence in (0.99, None):
+            decided = {"text": "Cerramos a las ocho.", "seq": 4, "confidence": confidence, "coverage": 0.8}
+            lost = await conversation.messages.acreate(role="assistant", **decided)
+            await Message.objects.filter(pk=lost.pk).aupdate(updated_at=timezone.now() - timedelta(minutes=5))
+            await client.send({"type": "ping"})
+            while (message := (await client.wait_for("done"))["message"])["id"] != lost.pk:
+                pass
+            assert (message["finish_reason"], message["text"]) == ("stop", decided["text"])
         await client.close()
 
     run(scenario)
