@@ -130,7 +130,7 @@ def train_vectors(folder: Path, work: Path, recipe: VectorRecipe) -> None:
         if step % 100 == 0 or step == recipe.steps:
             print("vectors", step, f"{loss.item():.4f}", flush=True)
     work.mkdir(parents=True, exist_ok=True)
-    SentenceVectors(table.table()).save(work / FILE_NAME)
+    SentenceVectors.from_table(table.table()).save(work / FILE_NAME)
 
 
 def contrastive(ones: Tensor, others: Tensor) -> Tensor:

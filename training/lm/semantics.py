@@ -27,24 +27,37 @@ _LEVELS = 7
 
 
 class SentenceVectors:
-    """Immutable. `table` is (buckets, dimensions), float32, the weight of each n-gram multiplied in."""
+    """Immutable. A table of (buckets, dimensions), the weight of each n-gram multiplied in.
 
-    def __init__(self, table: NDArray[np.float32]) -> None:
-        self.table = table
+    It stays in four bits, and the few rows that a text needs are unpacked: whole it would be eight times as large.
+
+    Args:
+        packed, scale: as `in_four_bits` gives them.
+    """
+
+    def __init__(self, packed: NDArray[np.uint8], scale: NDArray[np.float16]) -> None:
+        self._packed, self._scale = packed, scale
+
+    @classmethod
+    def from_table(cls, table: NDArray[np.float32]) -> SentenceVectors:
+        return cls(*in_four_bits(table))
 
     @classmethod
     def load(cls, path: Path) -> SentenceVectors:
         """Read what `save` wrote."""
         stored = load_file(path)
-        return cls(of_four_bits(stored["table"], stored["scale"]))
+        return cls(stored["table"], stored["scale"])
 
     def save(self, path: Path) -> None:
-        table, scale = in_four_bits(self.table)
-        save_file({"table": table, "scale": scale}, path)
+        save_file({"table": self._packed, "scale": self._scale}, path)
+
+    @property
+    def num_buckets(self) -> int:
+        return len(self._packed)
 
     @property
     def dimensions(self) -> int:
-        return int(self.table.shape[1])
+        return 2 * int(self._packed.shape[1])
 
     def of(self, counts: csr_matrix) -> NDArray[np.float32]:
         """Vectors of texts, (texts, dimensions), length 1, or 0 for a text without letters.
@@ -61,11 +74,11 @@ class SentenceVectors:
 
     def sums(self, counts: csr_matrix) -> NDArray[np.float32]:
         """The same before they are brought to length 1: those of its words add up to a sentence's, nearly."""
+        buckets, columns = np.unique(counts.indices % self.num_buckets, return_inverse=True)
         present = csr_matrix(
-            (np.ones(len(counts.indices), dtype=np.float32), counts.indices % len(self.table), counts.indptr),
-            shape=(counts.shape[0], len(self.table)),
+            (np.ones(len(columns), dtype=np.float32), columns, counts.indptr), shape=(counts.shape[0], len(buckets))
         )
-        sums: NDArray[np.float32] = present @ self.table
+        sums: NDArray[np.float32] = present @ of_four_bits(self._packed[buckets], self._scale[buckets])
         return sums
 
 
@@ -79,7 +92,10 @@ def in_four_bits(table: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray
 
 def of_four_bits(packed: NDArray[np.uint8], scale: NDArray[np.float16]) -> NDArray[np.float32]:
     """What `in_four_bits` was given, nearly."""
-    levels = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1).astype(np.float32) - _LEVELS
+    levels = (
+        np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), 2 * packed.shape[1]).astype(np.float32)
+        - _LEVELS
+    )
     return np.asarray(levels * scale.astype(np.float32)[:, None])
 
 

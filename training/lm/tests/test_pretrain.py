@@ -186,7 +186,7 @@ def test_vectors_learn_what_means_one_thing(texts: Path, tmp_path: Path) -> None
         one, other = (vectors.of(count_ngrams([pair[side] for pair in wordings])) for side in (0, 1))
         found[steps] = float(((one @ other.T).argmax(axis=1) == np.arange(len(wordings))).mean())
 
-    assert vectors.table.shape == (VECTORS.buckets, VECTORS.dimensions)
+    assert (vectors.num_buckets, vectors.dimensions) == (VECTORS.buckets, VECTORS.dimensions)
     assert found[150] > found[1] + 0.3
 
 

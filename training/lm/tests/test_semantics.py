@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from training.lm import corpus
 from training.lm.ngrams import count_ngrams
@@ -49,6 +50,7 @@ def test_vectors_have_length_one_and_nothing_is_nothing() -> None:
     assert vectors.shape == (3, bundled_vectors().dimensions)
     assert np.linalg.norm(vectors[0]) == pytest.approx(1)
     assert not vectors[1:].any()
+    assert not bundled_vectors().of(count_ngrams([""])).any()
 
 
 def test_case_accents_and_marks_do_not_count() -> None:
@@ -59,9 +61,15 @@ def test_it_is_written_in_four_bits_and_read_again(tmp_path: Path) -> None:
     table = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
     table[3] = 0
 
-    SentenceVectors(table).save(tmp_path / "vectors.safetensors")
-    read = SentenceVectors.load(tmp_path / "vectors.safetensors").table
+    SentenceVectors.from_table(table).save(tmp_path / "vectors.safetensors")
+    vectors = SentenceVectors.load(tmp_path / "vectors.safetensors")
 
+    assert (vectors.num_buckets, vectors.dimensions) == table.shape
+    # Texts of one n-gram each, and one of two that share a bucket and one beside them.
+    one_each = csr_matrix((np.ones(64, dtype=np.float32), np.arange(64), np.arange(65)))
+    read = vectors.sums(one_each)
     assert np.abs(read - table).max() <= np.abs(table).max() / 7
     assert not read[3].any()
+    three = csr_matrix((np.ones(3, dtype=np.float32), np.array([5, 64 + 5, 9]), np.array([0, 3])), shape=(1, 128))
+    np.testing.assert_allclose(vectors.sums(three)[0], 2 * read[5] + read[9], rtol=1e-5)
     assert (tmp_path / "vectors.safetensors").stat().st_size < table.nbytes / 4 + 600
