@@ -27,7 +27,7 @@ from training.models import TrainingRun
 from training.snapshots import MIN_ENTRIES, learned_wordings, num_held_out, split
 
 # Two wordings of different entries that are as alike (0 to 1) are probably one question.
-ALIKE = 0.75
+ALIKE = 0.73
 MAX_ALIKE = 20
 # Wordings are compared with all others, so many of them in stretches.
 _ROWS_AT_ONCE = 500
@@ -238,7 +238,7 @@ def alike_pairs(
 ) -> Iterator[tuple[PublishedEntry, PublishedEntry, str, str]]:
     """Entries with different answers and the wordings of both that are most alike, the most alike first.
 
-    Alike by letters (TF-IDF over n-grams); those that are equal are contradictions, not these.
+    Alike by n-grams of letters and words (TF-IDF); those that are equal are contradictions, not these.
     """
     # Heavy, as what `_too_long` takes: a web server starts without them.
     from sklearn.feature_extraction.text import TfidfTransformer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.lm import corpus
-from training.lm.ngrams import count_ngrams
+from training.lm.ngrams import count_ngrams, count_spelling_and_pairs
 from training.lm.pretrain_text import neighbouring_sentences
 from training.lm.prior import Prior
 from training.lm.semantics import FILE_NAME, SentenceVectors
@@ -34,16 +34,19 @@ class VectorRecipe:
         num_intents, num_groups, num_sentences: pairs a step: wordings of one intent, groups that mean one thing (a
             multiple of NUM_NEIGHBOURS), neighbouring sentences of running text.
         sentence_weight: of the sentences' loss.
+        left_out: share of a text's pairs of words that are left out whenever it is read, so that they are not learned
+            in place of the words: a customer puts them together differently.
         retellings: ways in which each text of the corpus is typed.
     """
 
-    buckets: int = 1 << 16
+    buckets: int = 1 << 18
     dimensions: int = 128
     steps: int = 1600
     num_intents: int = 256
     num_groups: int = 380
     num_sentences: int = 256
     sentence_weight: float = 0.5
+    left_out: float = 0.5
     learning_rate: float = 4e-3
     weight_learning_rate: float = 2e-2
     retellings: int = 2
@@ -75,6 +78,18 @@ class Pairs:
         return pairs
 
 
+@dataclass(frozen=True, slots=True)
+class ReadText:
+    """The buckets of a text: of its letters and words, and of its pairs of words."""
+
+    spelling: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+
+    def seen(self, left_out: float, chance: np.random.Generator) -> NDArray[np.int64]:
+        """Those of one look at it."""
+        return np.concatenate([self.spelling, self.pairs[chance.random(len(self.pairs)) >= left_out]])
+
+
 class VectorTable(nn.Module):
     """A vector and a weight for each bucket of n-grams."""
 
@@ -100,16 +115,20 @@ class VectorTable(nn.Module):
 
 def train_vectors(folder: Path, work: Path, recipe: VectorRecipe) -> None:
     """Pull texts that mean one thing together and push the others, most of them of the same fields, apart."""
-    rng = random.Random(0)
+    rng, chance = random.Random(0), np.random.default_rng(0)
     texts = list(dict.fromkeys(corpus.texts()))
     ways = {text: [text, *(corpus.retold(text, rng) for _ in range(recipe.retellings))] for text in texts}
     everything = list(dict.fromkeys(way for each in ways.values() for way in each))
-    buckets = dict(zip(everything, _buckets(everything, recipe), strict=True))
+    read = dict(zip(everything, _read(everything, recipe), strict=True))
     sentences = neighbouring_sentences(folder)
     sentences = rng.sample(sentences, min(len(sentences), recipe.steps * recipe.num_sentences))
-    befores, afters = (_buckets([pair[side] for pair in sentences], recipe) for side in (0, 1))
+    befores, afters = (_read([pair[side] for pair in sentences], recipe) for side in (0, 1))
     pairs = Pairs(recipe.num_intents, recipe.num_groups)
     table = VectorTable(recipe)
+
+    def vectors_of(texts: Iterable[ReadText]) -> Tensor:
+        return table([text.seen(recipe.left_out, chance) for text in texts])
+
     optimizers = [
         torch.optim.SparseAdam(list(table.vectors.parameters()), lr=recipe.learning_rate),
         torch.optim.SparseAdam(list(table.weights.parameters()), lr=recipe.weight_learning_rate),
@@ -119,11 +138,10 @@ def train_vectors(folder: Path, work: Path, recipe: VectorRecipe) -> None:
     ]
     for step in range(1, recipe.steps + 1):
         drawn = [(rng.choice(ways[one]), rng.choice(ways[other])) for one, other in pairs.draw(rng)]
-        ones, others = ([buckets[pair[side]] for pair in drawn] for side in (0, 1))
-        loss = contrastive(table(ones), table(others))
+        loss = contrastive(*(vectors_of(read[pair[side]] for pair in drawn) for side in (0, 1)))
         places = rng.sample(range(len(sentences)), min(len(sentences), recipe.num_sentences))
-        ones, others = ([side[place] for place in places] for side in (befores, afters))
-        (loss + recipe.sentence_weight * contrastive(table(ones), table(others))).backward()
+        neighbours = contrastive(*(vectors_of(side[place] for place in places) for side in (befores, afters)))
+        (loss + recipe.sentence_weight * neighbours).backward()
         for each in (*optimizers, *schedules):
             each.step()
         table.zero_grad()
@@ -141,10 +159,12 @@ def contrastive(ones: Tensor, others: Tensor) -> Tensor:
     return loss
 
 
-def _buckets(texts: Sequence[str], recipe: VectorRecipe) -> list[NDArray[np.int64]]:
-    counts = count_ngrams(texts)
-    spans = zip(counts.indptr, counts.indptr[1:], strict=False)
-    return [counts.indices[start:end].astype(np.int64) % recipe.buckets for start, end in spans]
+def _read(texts: Sequence[str], recipe: VectorRecipe) -> list[ReadText]:
+    parts = []
+    for counts in count_spelling_and_pairs(texts):
+        spans = zip(counts.indptr, counts.indptr[1:], strict=False)
+        parts.append([counts.indices[start:end].astype(np.int64) % recipe.buckets for start, end in spans])
+    return [ReadText(*each) for each in zip(*parts, strict=True)]
 
 
 def token_vectors(vectors: SentenceVectors, tokenizer: Any) -> NDArray[np.float32]:

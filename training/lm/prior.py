@@ -1,4 +1,4 @@
-"""What a question's letters and meaning say about which entry it means, without the adapter.
+"""What a question's spelling and meaning say about which entry it means, without the adapter.
 
 It needs no training, so it knows an entry added a minute ago. Knows no model and no database.
 """
@@ -34,7 +34,7 @@ MAX_CONTEXT = 1.1
 # How far the own words of a follow-up without a subject may lift an entry: they may be those of one, and mean another.
 MAX_OWN = 0.5
 
-# How much meaning weighs beside the letters.
+# How much meaning weighs beside the n-grams.
 MEANING_WEIGHT = 1.0
 # How much it counts that an owner has words for what is asked, and that something else is meant; the latter beyond what
 # is usual for questions of a business's own. Chosen on `bench/businesses` (docs/answers.md).
@@ -55,7 +55,7 @@ class Reader(Protocol):
 
 
 class Prior:
-    """Likeness by character n-grams (TF-IDF, 2 to 5 letters within words) and by meaning, read in two ways.
+    """Likeness by n-grams (TF-IDF, ngrams.py) and by meaning, read in two ways.
 
     The centre of each owner's texts (Rocchio's prototypes), and a least-squares classifier of the owners, which learns
     what matters: they err differently. With one wording an entry and its answer, other wordings of seven unseen
@@ -70,7 +70,7 @@ class Prior:
         texts: what staff wrote: questions, other wordings, answers.
         owners: whose text each one is, 0 to `num_owners` - 1.
         off_topic: questions to decline; their owner is number `num_owners`.
-        reader: None for letters alone.
+        reader: None for n-grams alone.
         words: the same owners' words; None to leave them out.
         background: what customers of any business want, in the reader's vectors; None to leave it out.
         previous: the prior of an earlier publication: its texts are not counted again, if its reader is the same.
@@ -107,18 +107,18 @@ class Prior:
         if not self._texts:
             return
         weights = TfidfTransformer(sublinear_tf=True)
-        letters = weights.fit_transform(self._counts)
-        self._by_ngram = letters.T.tocsr()
+        ngrams = weights.fit_transform(self._counts)
+        self._by_ngram = ngrams.T.tocsr()
         # N-grams that stand in none of the texts say nothing about which of them is meant.
         self._idf = weights.idf_ * (np.diff(self._by_ngram.indptr) > 0)
-        self._lengths = self._lengths_of_sums(letters)
+        self._lengths = self._lengths_of_sums(ngrams)
         self._answering = self._present[self._present < num_owners]
         if background is not None and self._meanings is not None:
             centres = np.add.reduceat(self._meanings, self._starts, axis=1)[:, : len(self._answering)].T
             self._owned = background.owned(centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6))
         self._fitted = self._fitted_rows()
         if len(self._fitted):
-            kernel = (letters[self._fitted] @ letters[self._fitted].T).toarray()
+            kernel = (ngrams[self._fitted] @ ngrams[self._fitted].T).toarray()
             if self._meanings is not None:
                 meanings = self._meanings[:, self._fitted]
                 kernel = _mixed(kernel, meanings.T @ meanings)
@@ -132,11 +132,11 @@ class Prior:
         sizes = np.diff(np.append(self._starts, len(self._owners)))
         return np.flatnonzero(np.arange(len(self._owners)) - np.repeat(self._starts, sizes) < room)
 
-    def _lengths_of_sums(self, letters: csr_matrix) -> NDArray[np.float64]:
+    def _lengths_of_sums(self, ngrams: csr_matrix) -> NDArray[np.float64]:
         """How long the sum of each present owner's texts is, by which their likenesses add up to that of its centre."""
         ends = np.append(self._starts[1:], len(self._owners))
         sum_by_owner = csr_matrix((np.ones(len(self._owners)), np.arange(len(self._owners)), [*self._starts, ends[-1]]))
-        squares = np.asarray((sum_by_owner @ letters).power(2).sum(axis=1)).ravel()
+        squares = np.asarray((sum_by_owner @ ngrams).power(2).sum(axis=1)).ravel()
         if self._meanings is not None:
             sums = np.add.reduceat(self._meanings, self._starts, axis=1)
             squares = _mixed(squares, (sums**2).sum(axis=0))
@@ -152,7 +152,7 @@ class Prior:
         if not self._texts:
             return scores
         counts, meaning = count_ngrams([question]), None
-        likeness = (self._letters(counts) @ self._by_ngram).toarray()[0]
+        likeness = (self._weighted(counts) @ self._by_ngram).toarray()[0]
         if self._reader is not None and self._meanings is not None:
             meaning = self._reader.read([question], counts)[0]
             likeness = _mixed(likeness, meaning @ self._meanings)
@@ -191,7 +191,7 @@ class Prior:
             scores[:-1] = np.minimum(scores[:-1], MAX_OWN) + before
         return scores
 
-    def _letters(self, counts: csr_matrix) -> csr_matrix:
+    def _weighted(self, counts: csr_matrix) -> csr_matrix:
         """What TfidfTransformer makes of one text, without its checks, which take longer than all the rest."""
         vector = counts.copy()
         vector.data = (1 + np.log(vector.data)) * self._idf[vector.indices]
@@ -219,9 +219,9 @@ def _classifier(kernel: NDArray[np.float32], owned: NDArray[np.float32]) -> NDAr
     return np.asarray(dual, dtype=np.float32)
 
 
-def _mixed(letters: NDArray[np.float32], meanings: NDArray[np.float32]) -> NDArray[np.float32]:
+def _mixed(ngrams: NDArray[np.float32], meanings: NDArray[np.float32]) -> NDArray[np.float32]:
     """One likeness from two; a kernel if both are."""
-    return np.asarray((letters + MEANING_WEIGHT * meanings) / (1 + MEANING_WEIGHT), dtype=np.float32)
+    return np.asarray((ngrams + MEANING_WEIGHT * meanings) / (1 + MEANING_WEIGHT), dtype=np.float32)
 
 
 def _read(

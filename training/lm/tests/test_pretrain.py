@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.lm import corpus, pretrain, pretrain_text, pretrain_vectors
@@ -85,6 +86,11 @@ def test_it_makes_a_base_that_transformers_reads(texts: Path, work: Path, tmp_pa
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype="auto")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     assert model.dtype == torch.bfloat16
+    # Written in half of that.
+    assert {value.dtype for value in load_file(tmp_path / "base" / "model.safetensors").values()} == {
+        torch.bfloat16,
+        torch.float8_e4m3fn,
+    }
     assert SentenceVectors.load(tmp_path / "base" / FILE_NAME).dimensions == VECTORS.dimensions
     assert (tokenizer.eos_token, tokenizer.convert_tokens_to_ids("<|user|>")) == ("<|end|>", 3)
     assert encode_prompt(tokenizer, "¿Está ABIERTO?") == encode_prompt(tokenizer, "esta abierto")
