@@ -2,8 +2,8 @@
 
 The last state of the text as a customer's message, read by the linear map that was learned with the base (pretrain.py).
 Contrastive sentence embeddings from a causal language model, as in SGPT (https://arxiv.org/abs/2202.08904). Word order
-and context count, which the sentence vectors (semantics.py) do not see; they know more words. Belongs to the bundled
-base and serves beside any other.
+and context count, of which the sentence vectors (semantics.py) see neighbouring words; they know more words. Belongs to
+the bundled base and serves beside any other.
 """
 
 from __future__ import annotations

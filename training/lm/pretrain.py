@@ -347,8 +347,7 @@ def take_over(base: Path, work: Path) -> None:
 def export(work: Path, base: Path) -> None:
     """Write the finished model as transformers reads it: its matrices in 8 bits, which it unpacks, norms in bfloat16.
 
-    Beside the 4 bits that everything is trained and served in, the rounding is hardly there, and it leaves room for the
-    vectors.
+    The rounding leaves room for the vectors. The linear layers go on to 4 bits; embeddings and encoder have it alone.
 
     One that began with a finished base is averaged with what it began with, which keeps more of what that knew, and
     here was better at both (WiSE-FT, https://arxiv.org/abs/2109.01903).

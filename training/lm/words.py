@@ -3,7 +3,7 @@
 Late interaction as in ColBERT (MaxSim, https://arxiv.org/abs/2004.12832): each word of the question meets the word
 nearest to it in meaning among those of the entry. Where a sentence is one vector, two questions that differ in one word
 lie close; here that word is looked for by itself. The words' vectors are what they add to a sentence's
-(semantics.py), so those that are typed wrong are found too, and their lengths are how much they say.
+by themselves (semantics.py), so those that are typed wrong are found too, and their lengths are how much they say.
 """
 
 from __future__ import annotations

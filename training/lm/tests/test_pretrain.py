@@ -87,10 +87,8 @@ def test_it_makes_a_base_that_transformers_reads(texts: Path, work: Path, tmp_pa
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     assert model.dtype == torch.bfloat16
     # Written in half of that.
-    assert {value.dtype for value in load_file(tmp_path / "base" / "model.safetensors").values()} == {
-        torch.bfloat16,
-        torch.float8_e4m3fn,
-    }
+    for name, value in load_file(tmp_path / "base" / "model.safetensors").items():
+        assert value.dtype == (torch.float8_e4m3fn if value.ndim == 2 else torch.bfloat16), name
     assert SentenceVectors.load(tmp_path / "base" / FILE_NAME).dimensions == VECTORS.dimensions
     assert (tokenizer.eos_token, tokenizer.convert_tokens_to_ids("<|user|>")) == ("<|end|>", 3)
     assert encode_prompt(tokenizer, "¿Está ABIERTO?") == encode_prompt(tokenizer, "esta abierto")
@@ -168,7 +166,8 @@ def test_a_finished_base_goes_on_with_other_vectors(texts: Path, work: Path, tmp
     learned = training.model.state_dict()
     assert not torch.equal(learned["model.norm.weight"], known["model.norm.weight"])
     for name, value in between.items():
-        torch.testing.assert_close(value, (known[name] + learned[name]) / 2, atol=1e-2, rtol=1e-2)
+        mean = ((known[name] + learned[name]) / 2).bfloat16()
+        torch.testing.assert_close(value, (mean.to(torch.float8_e4m3fn) if mean.ndim == 2 else mean).float())
 
 
 def test_the_embeddings_begin_with_what_the_vectors_know(texts: Path, work: Path) -> None:

@@ -37,11 +37,11 @@ def test_it_finds_entries_of_businesses_that_it_has_never_seen() -> None:
     owners = [owner for owner in range(40) for _ in range(2)]
     asked = [(wording, owner) for owner, intent in enumerate(intents) for wording in intent.wordings]
     found = {}
-    for name, vectors in (("letters", None), ("meaning", bundled_vectors())):
+    for name, vectors in (("ngrams", None), ("meaning", bundled_vectors())):
         prior = Prior(texts, owners, 40, reader=vectors)
         found[name] = np.mean([prior.scores(wording)[:-1].argmax() == owner for wording, owner in asked])
 
-    assert found["meaning"] > found["letters"] + 0.1
+    assert found["meaning"] > found["ngrams"] + 0.1
 
 
 def test_vectors_have_length_one_and_nothing_is_nothing() -> None:
