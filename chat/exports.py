@@ -18,7 +18,7 @@ PIECE_CHARS = 50_000
 COLUMNS = (
     *("conversation", "started_at", "language", "message", "at", "role", "text", "entry", "declined", "suggestions"),
     *("confidence", "version", "how_it_ended", "first_delta_ms", "rating", "reasons", "feedback"),
-    *("website", "asked_for_person_at", "context", "rating_of_the_whole"),
+    *("website", "asked_for_person_at", "context", "rating_of_the_whole", "courtesy"),
 )
 
 
@@ -65,7 +65,7 @@ def _row(message: Message) -> tuple[Any, ...]:
         *(message.version.number if message.version else None, message.finish_reason, message.first_delta_ms),
         *((opinion.rating, opinion.reasons, opinion.text) if opinion else (None, [], "")),
         *(conversation.site.name if conversation.site else None, asked_at.isoformat() if asked_at else None),
-        *(message.context, conversation.rating or None),
+        *(message.context, conversation.rating or None, message.is_courtesy),
     )
 
 

@@ -40,9 +40,10 @@ FinishReason = Message.FinishReason
 _ENDED = Q(role=Message.Role.ASSISTANT, finish_reason__in=[FinishReason.STOP, FinishReason.LENGTH])
 # Every reply that has ended is exactly one of these.
 OUTCOMES: dict[Kind, Q] = {
-    Kind.ANSWERED: _ENDED & Q(is_declined=False),
+    Kind.ANSWERED: _ENDED & Q(is_declined=False, is_courtesy=False),
     Kind.SUGGESTED: _ENDED & Q(is_declined=True) & ~Q(suggestions=[]),
     Kind.DECLINED: _ENDED & Q(is_declined=True, suggestions=[]),
+    Kind.COURTESY: _ENDED & Q(is_declined=False, is_courtesy=True),
     Kind.STOPPED: Q(role=Message.Role.ASSISTANT, finish_reason=FinishReason.CANCELLED),
     Kind.INTERRUPTED: Q(role=Message.Role.ASSISTANT, finish_reason=FinishReason.ERROR),
 }
@@ -135,6 +136,11 @@ class Row:
     @property
     def num_replies(self) -> int:
         return sum(self.counts[kind] for kind in OUTCOMES)
+
+    @property
+    def num_to_questions(self) -> int:
+        """Of these, those to somebody who asked something."""
+        return self.num_replies - self.counts[Kind.COURTESY]
 
     @property
     def num_handed_over(self) -> int:

@@ -206,6 +206,8 @@ class Message(models.Model):
     # Of a reply to a follow-up: what had been spoken of before, together with which it was understood.
     context = models.TextField(_("understood together with"), blank=True)
     is_declined = models.BooleanField(_("declined"), default=False)
+    # Of a greeting, thanks and the like, for which staff wrote no answer: nothing was asked.
+    is_courtesy = models.BooleanField(_("courtesy"), default=False)
     # Where it was declined: questions that may have been meant, as they were published then.
     suggestions = models.JSONField(_("suggested questions"), default=list, blank=True)
     # Where it was not the first in a row: asking in other words has been tried.
@@ -295,6 +297,7 @@ class DailyFigures(models.Model):
         ANSWERED = "answered", _("answered")
         SUGGESTED = "suggested", _("asked what was meant")
         DECLINED = "declined", _("not known")
+        COURTESY = "courtesy", _("courtesies")
         STOPPED = "stopped", _("stopped by the customer")
         INTERRUPTED = "interrupted", _("interrupted")
         # As in Rating.

@@ -290,6 +290,7 @@ async def _answer(reply: Reply) -> None:
         # What staff chose is Spanish until they choose; the text shows it better.
         "entry_language": (language_of(entry.answer) or entry.language) if entry else "",
         "is_declined": is_declined,
+        "is_courtesy": courtesy is not None,
         "suggestions": suggestions,
         "offers_person": is_second or _may_want_person(reply, courtesy),
         "context": decision.context,
@@ -396,6 +397,7 @@ async def _write_freely(reply: Reply) -> None:
         language=reply.language,
         context=generated.context,
         is_declined=is_declined,
+        is_courtesy=courtesy is not None,
         offers_person=is_second or _may_want_person(reply, courtesy),
     )
     if courtesy:

@@ -147,13 +147,14 @@ def figures(request: HttpRequest) -> HttpResponse:
 
 def _headline(found: Figures) -> list[tuple[str, str, str]]:
     """Name, value and definition of each figure on top."""
-    counts, num_replies = found.totals.counts, found.totals.num_replies
+    counts, total = found.totals.counts, found.totals.num_to_questions
     definitions = {
         Kind.CONVERSATIONS: _("Conversations that began in this time."),
         Kind.QUESTIONS: _("Messages that customers wrote."),
-        Kind.ANSWERED: _("Replies that gave an answer to the end, be it only to a greeting or to thanks."),
+        Kind.ANSWERED: _("Replies that gave an answer to the end."),
         Kind.SUGGESTED: _("Replies that were not sure enough and offered questions that may have been meant."),
         Kind.DECLINED: _("Replies that said “I don't know” and had nothing to offer."),
+        Kind.COURTESY: _("Replies to a greeting, thanks and the like. The shares are those of all other replies."),
         Kind.STOPPED: _("Replies that the customer stopped, whatever they were going to say."),
         Kind.INTERRUPTED: _(
             "Replies that broke off or could not be given: a fault on our side, too many people at once, a message that"
@@ -168,7 +169,8 @@ def _headline(found: Figures) -> list[tuple[str, str, str]]:
             " assistant offered one."
         ),
     }
-    shares = {kind: f" ({100 * counts[kind] / num_replies:.0f} %)" for kind in OUTCOMES if num_replies}
+    of_questions = OUTCOMES.keys() - {Kind.COURTESY}
+    shares = {kind: f" ({100 * counts[kind] / total:.0f} %)" for kind in of_questions if total}
     headline = [(str(kind.label), f"{counts[kind]}{shares.get(kind, '')}", text) for kind, text in definitions.items()]
     uncounted = _("A pause that leaves the customer time to go on writing is not counted.")
     for name, seconds, text in (

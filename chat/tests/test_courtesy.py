@@ -157,9 +157,9 @@ def test_they_are_answered_as_people_expect(live: AdapterVersion) -> None:
     assert who.text.startswith("Soy un asistente de IA, no una persona.")
     assert who.offers_person, "who asks that may want one"
     for each in (hello, thanks, who):
-        assert (each.is_declined, each.entry_key, each.suggestions) == (False, "", [])
+        assert (each.is_courtesy, each.is_declined, each.entry_key, each.suggestions) == (True, False, "", [])
     assert not hello.offers_person
-    assert off.is_declined
+    assert (off.is_declined, off.is_courtesy) == (True, False)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -168,7 +168,7 @@ def test_what_staff_wrote_for_it_comes_first(live: AdapterVersion) -> None:
     (live.path / "calibration.json").write_text('{"threshold": 1.0}', encoding="utf-8")
     Paraphrase.objects.create(entry=FaqEntry.objects.get(key="hours"), text="hola")
     hello, thanks = answers_to("muy buenos días", "gracias")
-    assert (hello.entry_key, hello.is_declined, hello.suggestions) == ("hours", False, [])
+    assert (hello.entry_key, hello.is_declined, hello.suggestions, hello.is_courtesy) == ("hours", False, [], False)
     assert thanks.text.startswith("De nada.")
 
 

@@ -39,15 +39,16 @@ def ask(*texts: str, **reply: Any) -> None:
 
 
 def test_it_counts_every_reply_once_by_how_it_ended() -> None:
-    for answer in ("answered", "answered", "suggested", "declined", "stopped", "interrupted", "under way"):
+    for answer in ("answered", "answered", "suggested", "declined", "courtesy", "stopped", "interrupted", "under way"):
         make_conversation(answer=answer)
 
     assert counted(Period.DAY) == {
-        "conversations": 7,
-        "questions": 7,
+        "conversations": 8,
+        "questions": 8,
         "answered": 2,
         "suggested": 1,
         "declined": 1,
+        "courtesy": 1,
         "stopped": 1,
         "interrupted": 1,
     }
@@ -238,10 +239,21 @@ def test_staff_read_the_figures_with_what_they_mean(client: Client, query: str) 
 
     assert attack not in page
     assert "&lt;script&gt;alert(1)" in page
-    assert "Replies that gave an answer to the end, be it only to a greeting or to thanks." in page
+    assert "Replies that gave an answer to the end." in page
     assert "those to which it offered questions that may have been meant" in page
     assert "<rect" in page
     assert page.count('<th scope="row">') >= {"?period=24h": 24, "?period=30d": 30}.get(query, 7)
+
+
+def test_courtesies_make_no_share_of_answers(client: Client) -> None:
+    client.force_login(User.objects.create_superuser("olga"))
+    for answer in ("answered", "declined", "declined", "declined", "courtesy", "courtesy"):
+        make_conversation(answer=answer)
+
+    page = client.get(PAGE).content.decode()
+
+    for figure in ("<dd>1 (25 %)</dd>", "<dd>3 (75 %)</dd>", "<dd>2</dd>"):
+        assert figure in page
 
 
 def test_an_empty_period_says_so(client: Client) -> None:

@@ -53,6 +53,7 @@ def make_conversation(*, days_ago: float = 0, answer: str = "answered", version:
         "answered": {"finish_reason": "stop", "entry_key": "hours", "text": "Cerramos a las ocho."},
         "suggested": {"finish_reason": "stop", "is_declined": True, "suggestions": ["¿Puedo pagar?"]},
         "declined": {"finish_reason": "stop", "is_declined": True},
+        "courtesy": {"finish_reason": "stop", "is_courtesy": True, "text": "De nada."},
         "stopped": {"finish_reason": "cancelled", "entry_key": "hours"},
         "interrupted": {"finish_reason": "error"},
         "under way": {},
@@ -105,18 +106,19 @@ def test_it_forgets_in_batches_and_leaves_the_rest_for_the_next_time(monkeypatch
 
 def test_only_counts_remain(make_version: MakeVersion) -> None:
     version = make_version()
-    for answer in ("answered", "answered", "suggested", "declined", "stopped", "interrupted", "under way"):
+    for answer in ("answered", "answered", "suggested", "declined", "courtesy", "stopped", "interrupted", "under way"):
         make_conversation(days_ago=1000, answer=answer, version=version if answer != "interrupted" else None)
 
     retention.forget_expired()
 
     counts = dict(DailyFigures.objects.values_list("kind").annotate(Sum("num")))
     assert counts == {
-        Kind.CONVERSATIONS: 7,
-        Kind.QUESTIONS: 7,
+        Kind.CONVERSATIONS: 8,
+        Kind.QUESTIONS: 8,
         Kind.ANSWERED: 2,
         Kind.SUGGESTED: 1,
         Kind.DECLINED: 1,
+        Kind.COURTESY: 1,
         Kind.STOPPED: 1,
         Kind.INTERRUPTED: 1,
     }
