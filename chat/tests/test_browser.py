@@ -49,6 +49,11 @@ def test_the_whole_way_from_an_empty_shop_to_a_new_answer_and_back(page: Page, s
     """A customer waits for the first version; staff train, edit, train again, activate and go back."""
     page.goto(server.url)
     expect(page.locator("#learning")).to_be_visible()
+    ask(page, "hola")
+    assert "todavía está aprendiendo" in last_answer(page)
+    early = page.locator(".message.assistant .meta")
+    expect(early.get_by_role("button", name="Intentar de nuevo")).to_be_visible()
+    expect(early).not_to_contain_text("Interrumpido")
 
     staff = page.context.new_page()
     log_in(staff, server)

@@ -650,8 +650,10 @@ export class CustomerChat extends HTMLElement {
     return button;
   }
 
+  // A reply that never began says itself why.
   #endNote(message) {
-    const notes = { cancelled: this.texts.stopped, length: this.texts.cut, error: this.texts.interrupted };
+    const interrupted = message.seq ? this.texts.interrupted : "";
+    const notes = { cancelled: this.texts.stopped, length: this.texts.cut, error: interrupted };
     return notes[message.finish_reason] ?? "";
   }
 
