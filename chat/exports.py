@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from chat.models import Conversation, Message
-from training.spreadsheets import BYTE_ORDER_MARK, no_formula
+from faq.spreadsheets import BYTE_ORDER_MARK, no_formula
 
 CHUNK_SIZE = 500
 PIECE_CHARS = 50_000

@@ -6,17 +6,25 @@ from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
+from django.core.exceptions import ValidationError
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
+from import_export.admin import ImportExportMixin
 from simple_history.admin import SimpleHistoryAdmin
 from unfold.admin import ModelAdmin, TabularInline
+from unfold.contrib.import_export.forms import ExportForm, ImportForm
 from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from faq.models import FaqEntry, OffTopicQuestion, Paraphrase
+from faq.resources import EntryResource, TableStorage
+from faq.spreadsheets import CSV, XLSX, BadTable
+
+MAX_TABLE_BYTES = 5_000_000
 
 admin.site.index_title = _("Overview")
 admin.site.unregister(User)
@@ -44,8 +52,16 @@ class ParaphraseInline(TabularInline):
     verbose_name_plural = _("Other ways in which customers ask it (four or more teach best)")
 
 
+class TableForm(ImportForm):
+    def clean_import_file(self) -> Any:
+        file = self.cleaned_data["import_file"]
+        if file.size > MAX_TABLE_BYTES:
+            raise ValidationError(_("This file has more than %(num)d MB.") % {"num": MAX_TABLE_BYTES // 1_000_000})
+        return file
+
+
 @admin.register(FaqEntry)
-class FaqEntryAdmin(SimpleHistoryAdmin, ModelAdmin):
+class FaqEntryAdmin(ImportExportMixin, SimpleHistoryAdmin, ModelAdmin):
     list_display = ["question", "category", "show_status", "show_critical", "num_wordings", "updated_at"]
     list_filter = ["status", "category", "is_critical", "language"]
     list_filter_submit = False
@@ -54,6 +70,13 @@ class FaqEntryAdmin(SimpleHistoryAdmin, ModelAdmin):
     list_per_page = 50
     inlines = [ParaphraseInline]
     actions = ["publish", "retire"]
+    resource_classes = [EntryResource]
+    formats = [XLSX, CSV]
+    import_form_class = TableForm
+    export_form_class = ExportForm
+    tmp_storage_class = TableStorage
+    # The entries' own history says it.
+    skip_admin_log = True
     fieldsets = [
         (None, {"fields": ["question", "answer", ("status", "category"), ("is_critical", "language")]}),
         (_("Advanced"), {"fields": ["key"], "classes": ["collapse"]}),
@@ -62,6 +85,45 @@ class FaqEntryAdmin(SimpleHistoryAdmin, ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[FaqEntry]:
         return super().get_queryset(request).annotate(num_paraphrases=Count("paraphrases"))
+
+    def has_import_permission(self, request: HttpRequest) -> bool:
+        return self.has_add_permission(request) and self.has_change_permission(request)
+
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def get_export_queryset(self, request: HttpRequest) -> QuerySet[FaqEntry]:
+        return super().get_export_queryset(request).prefetch_related("paraphrases")
+
+    def add_data_read_fail_error_to_form(self, form: Any, e: Exception) -> None:
+        if not isinstance(e, BadTable):
+            raise e
+        form.add_error("import_file", str(e))
+
+    def get_import_data_kwargs(self, **kwargs: Any) -> dict[str, Any]:
+        return {**super().get_import_data_kwargs(**kwargs), "rollback_on_validation_errors": True}
+
+    def process_import(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        try:
+            response: HttpResponse = super().process_import(request, **kwargs)
+        except FileNotFoundError:
+            # Pressed twice, or a day later.
+            self.message_user(request, _("That table is not here any more. Choose it again."), messages.ERROR)
+            return redirect("admin:faq_faqentry_import")
+        return response
+
+    def process_result(self, result: Any, request: HttpRequest) -> HttpResponse:
+        if result.has_errors() or result.has_validation_errors():
+            # It could be taken when it was looked at.
+            self.message_user(request, _("Nothing was imported: the answers have changed meanwhile."), messages.ERROR)
+            return redirect("admin:faq_faqentry_import")
+        response: HttpResponse = super().process_result(result, request)
+        return response
+
+    def add_success_message(self, result: Any, request: HttpRequest) -> None:
+        nums = {name: result.totals[kind] for name, kind in (("new", "new"), ("changed", "update"), ("same", "skip"))}
+        text = _("Imported. New: %(new)d, changed: %(changed)d, as they were: %(same)d.")
+        self.message_user(request, text % nums, messages.SUCCESS)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         # Exams and snapshots name entries by their key for ever.

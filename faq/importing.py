@@ -122,11 +122,11 @@ def _save(values: dict[str, Any]) -> tuple[FaqEntry, bool]:
     if "variants" in values:
         wordings = dict.fromkeys(" ".join(each.split()) for each in values["variants"])
         wordings.pop(entry.question, None)
-        _replace_paraphrases(entry, list(wordings))
+        replace_paraphrases(entry, list(wordings))
     return entry, is_new
 
 
-def _replace_paraphrases(entry: FaqEntry, wordings: list[str]) -> None:
+def replace_paraphrases(entry: FaqEntry, wordings: list[str]) -> None:
     entry.paraphrases.exclude(text__in=wordings).delete()
     kept = set(entry.paraphrases.values_list("text", flat=True))
     new = [Paraphrase(entry=entry, text=text) for text in wordings if text not in kept]

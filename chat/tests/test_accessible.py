@@ -23,7 +23,8 @@ pytestmark = pytest.mark.browser
 
 PAGES = [
     *("/admin/", "/admin/chat/conversation/", "/admin/chat/dailyfigures/", "/admin/chat/site/add/"),
-    *("/admin/faq/faqentry/", "/admin/training/trainingrun/prepare/", "/admin/training/adapterversion/"),
+    *("/admin/faq/faqentry/", "/admin/faq/faqentry/import/", "/admin/faq/faqentry/export/"),
+    *("/admin/training/trainingrun/prepare/", "/admin/training/adapterversion/"),
     "/admin/password_change/",
 ]
 

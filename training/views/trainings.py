@@ -12,13 +12,13 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
+from faq.spreadsheets import BYTE_ORDER_MARK, no_formula
 from training import runs, updates, versions
 from training.forms import TrainingForm
 from training.models import TrainingRun
 from training.overview import queue, training_status
 from training.preflight import NotReady, Preflight, in_minutes, preflight, require_ready
 from training.retraining import cheapest_preset
-from training.spreadsheets import BYTE_ORDER_MARK, no_formula
 from training.views.page import changes_of, entry_links, page_context, require
 
 

@@ -1,0 +1,313 @@
+"""Answers that staff take out as a table, and tables that they bring."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import openpyxl
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import Permission, User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from pytest_django import Settings
+
+from faq.models import FaqEntry
+from faq.resources import FORGOTTEN_AFTER_SECONDS
+
+pytestmark = [pytest.mark.django_db, pytest.mark.database]
+
+LIST = "/admin/faq/faqentry/"
+XLSX, CSV = "0", "1"
+TABLE = """pregunta,respuesta,otras formas
+¿A qué hora cierran?,A las 8.,"hasta qué hora abren
+¿cuándo cierran?"
+¿Hacen envíos?,"Sí, a toda España.",
+"""
+
+
+@pytest.fixture
+def owner(client: Client, settings: Settings, tmp_path: Path) -> Client:
+    settings.ARTIFACTS_DIR = tmp_path
+    client.force_login(User.objects.create_superuser("olga"))
+    client.cookies["django_language"] = "es"
+    return client
+
+
+def look_at(client: Client, table: str | bytes, form: str = CSV) -> Any:
+    """What staff see of a table before it is taken."""
+    content = table.encode() if isinstance(table, str) else table
+    file = SimpleUploadedFile("tabla", content)
+    return client.post(LIST + "import/", {"import_file": file, "format": form, "resource": "0"})
+
+
+def take(client: Client, table: str | bytes, form: str = CSV) -> Any:
+    """Look at a table and take it; returns the page that follows."""
+    return client.post(
+        LIST + "process_import/", look_at(client, table, form).context["confirm_form"].initial, follow=True
+    )
+
+
+def entries() -> dict[str, tuple[str, str, list[str]]]:
+    return {
+        each.question: (each.answer, each.status, [other.text for other in each.paraphrases.all()])
+        for each in FaqEntry.objects.all()
+    }
+
+
+def tables() -> list[Path]:
+    """Those that wait for being taken."""
+    return list(Path(settings.ARTIFACTS_DIR, "tables").iterdir())
+
+
+def as_workbook(*rows: list[Any]) -> bytes:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    file = BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
+def test_a_table_becomes_entries_once_it_has_been_looked_at(owner: Client) -> None:
+    page = look_at(owner, TABLE)
+
+    assert "hasta qué hora abren" in page.content.decode()
+    assert not FaqEntry.objects.exists()
+    page = take(owner, TABLE)
+    assert "Nuevas: 2" in page.content.decode()
+    assert entries() == {
+        "¿A qué hora cierran?": ("A las 8.", "published", ["hasta qué hora abren", "¿cuándo cierran?"]),
+        "¿Hacen envíos?": ("Sí, a toda España.", "published", []),
+    }
+    assert FaqEntry.history.filter(history_user__username="olga").count() == 2
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        TABLE.encode("utf-8-sig"),
+        TABLE.replace(",Sí", ";Sí").encode("cp1252"),
+        'Pregunta;RESPUESTA;Otras formas\n¿A qué hora cierran?;A las 8.;"hasta qué hora abren\n¿cuándo cierran?"\n;;\n'
+        "¿Hacen envíos?;Sí, a toda España.;\n".encode("cp1252"),
+        'question\tanswer\tvariants\r\n¿A qué hora cierran?\tA las 8.\t"hasta qué hora abren\r\n¿cuándo cierran?"\r\n'
+        "¿Hacen envíos?\tSí, a toda España.\r\n".encode(),
+    ],
+    ids=["utf-8 with a mark", "windows", "semicolons", "tabs and English"],
+)
+def test_it_is_read_as_spreadsheets_write_it(owner: Client, table: bytes) -> None:
+    take(owner, table)
+
+    assert entries()["¿A qué hora cierran?"][2] == ["hasta qué hora abren", "¿cuándo cierran?"]
+    assert "toda España" in entries()["¿Hacen envíos?"][0]
+
+
+def test_a_workbook_may_hold_numbers_blank_rows_and_columns_of_its_own(owner: Client) -> None:
+    rows: list[list[Any]] = [
+        ["Pregunta", "Respuesta", "Notas", None],
+        ["¿Cuántas tiendas hay?", 12, "x", None],
+        [None] * 4,
+    ]
+
+    page = look_at(owner, as_workbook(*rows), XLSX)
+    assert "Estas columnas no se leen: Notas" in page.content.decode()
+    take(owner, as_workbook(*rows), XLSX)
+
+    assert entries() == {"¿Cuántas tiendas hay?": ("12", "published", [])}
+
+
+def test_what_the_table_does_not_name_stays(owner: Client) -> None:
+    take(owner, TABLE)
+    FaqEntry.objects.update(category="Tienda", is_critical=True)
+
+    page = take(
+        owner,
+        'pregunta,respuesta,clave,delicada\n¿A qué hora cierran?,A las 9.,,\n¿Hacen envíos?,"Sí, a toda España.",,',
+    )
+
+    assert "cambiadas: 1, sin cambios: 1" in page.content.decode()
+    assert entries()["¿A qué hora cierran?"] == ("A las 9.", "published", ["hasta qué hora abren", "¿cuándo cierran?"])
+    assert set(FaqEntry.objects.values_list("category", "is_critical")) == {("Tienda", True)}
+    assert FaqEntry.history.count() == 3, "what is as before has no new history"
+
+
+def test_a_key_finds_its_entry_whatever_is_asked_now(owner: Client) -> None:
+    take(owner, TABLE)
+
+    take(
+        owner,
+        "clave;pregunta;respuesta;otras formas;estado;delicada;idioma\n"
+        "a-que-hora-cierran;¿Cuál es el horario?;De 9 a 8.;¿a qué hora cierran?;Retirada;sí;inglés\n",
+    )
+
+    entry = FaqEntry.objects.get(key="a-que-hora-cierran")
+    assert (entry.question, entry.status, entry.is_critical, entry.language) == (
+        *("¿Cuál es el horario?", "retired", True, "en"),
+    )
+    assert [each.text for each in entry.paraphrases.all()] == ["¿a qué hora cierran?"]
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ("pregunta,contestación\n¿Abren?,Sí.", "una columna «respuesta»"),
+        ("pregunta,question,respuesta\n¿Abren?,¿Abren?,Sí.", "una columna «pregunta»"),
+        ("pregunta,respuesta,clave,key\n¿Abren?,Sí.,a,b", "«clave» está dos veces"),
+        ("pregunta,respuesta\n", "no tiene filas"),
+        ("", "vacío"),
+        ("pregunta,respuesta\n" + "¿Abren?,Sí.\n" * 5001, "más de 5"),
+        ("pregunta,respuesta\n¿Abren?,", "respuesta:"),
+        ("pregunta,respuesta\n¿?,Sí.", "al menos una palabra"),
+        ("pregunta,respuesta\n¿Abren?,Sí.\n¿Abren?,No.", "La fila 1 es de la misma pregunta"),
+        (
+            "pregunta,respuesta,estado\n¿Abren?,Sí.,quizá",
+            "una de estas opciones: Borrador, Publicada, Retirada.",
+        ),
+        ("pregunta,respuesta,otras formas\n¿Abren?,Sí.,¡!", "al menos una palabra"),
+    ],
+)
+def test_it_says_what_is_wrong_and_takes_nothing(owner: Client, table: str, problem: str) -> None:
+    page = look_at(owner, table)
+
+    assert problem in page.content.decode()
+    assert "Traceback" not in page.content.decode()
+    assert "confirm_form" not in page.context
+    assert not FaqEntry.objects.exists()
+
+
+def an_archive() -> bytes:
+    file = BytesIO()
+    with ZipFile(file, "w") as archive:
+        archive.writestr("hola.txt", "hola")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"PK\x03\x04 broken", TABLE.encode(), an_archive(), as_workbook()[:-200], as_workbook()],
+    ids=["broken", "text", "another archive", "cut off", "empty"],
+)
+def test_what_is_no_workbook_is_said_to_be_none(owner: Client, content: bytes) -> None:
+    assert "no se puede leer como una tabla" in look_at(owner, content, XLSX).content.decode()
+
+
+def test_a_file_that_is_too_large_is_not_read(owner: Client) -> None:
+    assert "más de 5 MB" in look_at(owner, b"x" * 5_000_001).content.decode()
+
+
+def test_one_bad_row_keeps_the_others_out(owner: Client) -> None:
+    confirm = look_at(owner, TABLE).context["confirm_form"].initial
+    (stored,) = tables()
+    stored.write_text(TABLE + "¿Y esto?,\n", encoding="utf-8")
+
+    page = owner.post(LIST + "process_import/", confirm, follow=True)
+
+    assert "No se ha importado nada" in page.content.decode()
+    assert not FaqEntry.objects.exists()
+
+
+def test_a_table_is_taken_once_and_no_other_file_ever(owner: Client) -> None:
+    confirm = look_at(owner, TABLE).context["confirm_form"].initial
+    owner.post(LIST + "process_import/", confirm)
+    assert tables() == []
+
+    for name in (confirm["import_file_name"], "../secret", "/etc/passwd", "0" * 32):
+        page = owner.post(LIST + "process_import/", confirm | {"import_file_name": name}, follow=True)
+        assert "Esa tabla ya no está" in page.content.decode()
+    assert len(entries()) == 2
+
+
+def test_tables_that_nobody_took_are_forgotten(owner: Client) -> None:
+    look_at(owner, TABLE)
+    (old,) = tables()
+    os.utime(old, (time.time() - FORGOTTEN_AFTER_SECONDS - 60,) * 2)
+
+    look_at(owner, TABLE)
+
+    assert old not in tables()
+
+
+@pytest.mark.parametrize(("form", "read"), [(CSV, "csv"), (XLSX, "xlsx")])
+def test_what_is_taken_out_can_be_brought_back(owner: Client, form: str, read: str) -> None:
+    take(owner, TABLE + "=1+1 ¿qué es?,-5 €,@hola\n")
+    before = entries()
+    history = FaqEntry.history.count()
+
+    content = owner.post(LIST + "export/", {"format": form, "resource": "0"}).content
+
+    if read == "csv":
+        rows = list(csv.reader(StringIO(content.decode("utf-8-sig"))))
+    else:
+        rows = [[cell or "" for cell in row] for row in openpyxl.load_workbook(BytesIO(content)).active.values]
+    assert rows[0] == [
+        "pregunta",
+        "respuesta",
+        "otras formas de preguntar",
+        "categoría",
+        "idioma",
+        "estado",
+        "delicada",
+        "clave",
+    ]
+    formula = next(row for row in rows if "1+1" in row[0])
+    assert formula[:3] == ["'=1+1 ¿qué es?", "'-5 €", "'@hola"], "no spreadsheet runs it"
+    page = take(owner, content, form)
+    assert "cambiadas: 0, sin cambios: 3" in page.content.decode()
+    assert (entries(), FaqEntry.history.count()) == (before, history)
+    FaqEntry.objects.all().delete()
+    take(owner, content, form)
+    assert entries() == before
+
+
+def test_the_export_is_what_the_list_shows(owner: Client) -> None:
+    take(owner, TABLE)
+
+    content = owner.post(LIST + "export/?q=hora", {"format": CSV, "resource": "0"}).content.decode()
+
+    assert "A las 8." in content
+    assert "España" not in content
+
+
+def test_what_a_table_says_is_never_run(owner: Client) -> None:
+    attack = "<script>alert(1)</script>"
+    pages = [
+        look_at(owner, f"pregunta,respuesta\n{attack},Sí."),
+        look_at(owner, f"pregunta,respuesta,estado\n{attack},Sí.,{attack}"),
+        look_at(owner, f"pregunta,respuesta,otras formas\n¿Abren?,Sí.,{attack * 30}"),
+        look_at(owner, f"{attack},respuesta\n¿Abren?,Sí."),
+    ]
+    assert [attack in page.content.decode() for page in pages] == [False] * 4
+
+
+@pytest.mark.parametrize(
+    ("rights", "may_import", "may_export"),
+    [
+        ([], False, False),
+        (["view_faqentry"], False, True),
+        (["view_faqentry", "change_faqentry"], False, True),
+        (["view_faqentry", "add_faqentry"], False, True),
+        (["add_faqentry", "change_faqentry"], True, True),
+    ],
+)
+def test_only_who_may_add_and_change_may_import(
+    client: Client, rights: list[str], may_import: bool, may_export: bool
+) -> None:
+    user = User.objects.create_user("pepe", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
+    client.force_login(user)
+
+    assert client.get(LIST + "import/").status_code == (200 if may_import else 403)
+    assert client.post(LIST + "process_import/").status_code == (200 if may_import else 403)
+    assert client.get(LIST + "export/").status_code == (200 if may_export else 403)
+
+
+def test_strangers_see_nothing(client: Client) -> None:
+    for page in ("import/", "export/"):
+        assert client.get(LIST + page).status_code == 302
+    assert client.post(LIST + "process_import/").status_code == 302
