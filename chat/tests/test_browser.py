@@ -54,6 +54,10 @@ def test_the_whole_way_from_an_empty_shop_to_a_new_answer_and_back(page: Page, s
     early = page.locator(".message.assistant .meta")
     expect(early.get_by_role("button", name="Intentar de nuevo")).to_be_visible()
     expect(early).not_to_contain_text("Interrumpido")
+    server.run("from chat.models import Message; Message.objects.filter(role='assistant').update(text='')")
+    page.reload()
+    # Where nothing was said at all.
+    expect(early).to_contain_text("Interrumpido")
 
     staff = page.context.new_page()
     log_in(staff, server)

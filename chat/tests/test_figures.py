@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone, translation
@@ -254,6 +256,17 @@ def test_courtesies_make_no_share_of_answers(client: Client) -> None:
 
     for figure in ("<dd>1 (25 %)</dd>", "<dd>3 (75 %)</dd>", "<dd>2</dd>"):
         assert figure in page
+
+
+def test_what_was_said_before_courtesies_were_counted_is_told_by_what_it_rests_on() -> None:
+    conversation, _ = Conversation.start("es")
+    said: list[dict[str, Any]] = [{"entry_key": "hours"}, {"is_declined": True}, {}, {"coverage": None}]
+    for values in said:
+        conversation.messages.create(role="assistant", finish_reason="stop", **{"coverage": 0.5, **values})
+
+    import_module("chat.migrations.0015_mark_courtesies").mark_courtesies(apps, None)
+
+    assert [message.is_courtesy for message in conversation.messages.all()] == [False, False, True, False]
 
 
 def test_an_empty_period_says_so(client: Client) -> None:

@@ -650,9 +650,9 @@ export class CustomerChat extends HTMLElement {
     return button;
   }
 
-  // A reply that never began says itself why.
+  // A reply that never began may say itself why.
   #endNote(message) {
-    const interrupted = message.seq ? this.texts.interrupted : "";
+    const interrupted = message.seq || !message.text ? this.texts.interrupted : "";
     const notes = { cancelled: this.texts.stopped, length: this.texts.cut, error: interrupted };
     return notes[message.finish_reason] ?? "";
   }
