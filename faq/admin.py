@@ -6,14 +6,17 @@ from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Count, QuerySet
+from django.forms import CharField, HiddenInput
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from import_export.admin import ImportExportMixin
+from import_export.forms import ConfirmImportForm
 from simple_history.admin import SimpleHistoryAdmin
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.contrib.import_export.forms import ExportForm, ImportForm
@@ -21,10 +24,12 @@ from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from faq.models import FaqEntry, OffTopicQuestion, Paraphrase
+from faq.publication import publication_stamp
 from faq.resources import EntryResource, TableStorage
 from faq.spreadsheets import CSV, XLSX, BadTable
 
 MAX_TABLE_BYTES = 5_000_000
+MAX_WARNINGS = 10
 
 admin.site.index_title = _("Overview")
 admin.site.unregister(User)
@@ -60,6 +65,12 @@ class TableForm(ImportForm):
         return file
 
 
+class ConfirmForm(ConfirmImportForm):
+    """With what was published when the table was looked at."""
+
+    seen = CharField(widget=HiddenInput)
+
+
 @admin.register(FaqEntry)
 class FaqEntryAdmin(ImportExportMixin, SimpleHistoryAdmin, ModelAdmin):
     list_display = ["question", "category", "show_status", "show_critical", "num_wordings", "updated_at"]
@@ -73,6 +84,7 @@ class FaqEntryAdmin(ImportExportMixin, SimpleHistoryAdmin, ModelAdmin):
     resource_classes = [EntryResource]
     formats = [XLSX, CSV]
     import_form_class = TableForm
+    confirm_form_class = ConfirmForm
     export_form_class = ExportForm
     tmp_storage_class = TableStorage
     # The entries' own history says it.
@@ -87,7 +99,12 @@ class FaqEntryAdmin(ImportExportMixin, SimpleHistoryAdmin, ModelAdmin):
         return super().get_queryset(request).annotate(num_paraphrases=Count("paraphrases"))
 
     def has_import_permission(self, request: HttpRequest) -> bool:
-        return self.has_add_permission(request) and self.has_change_permission(request)
+        of_wordings = ("faq.add_paraphrase", "faq.delete_paraphrase")
+        return (
+            self.has_add_permission(request)
+            and self.has_change_permission(request)
+            and request.user.has_perms(of_wordings)
+        )
 
     def has_export_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
@@ -103,22 +120,32 @@ class FaqEntryAdmin(ImportExportMixin, SimpleHistoryAdmin, ModelAdmin):
     def get_import_data_kwargs(self, **kwargs: Any) -> dict[str, Any]:
         return {**super().get_import_data_kwargs(**kwargs), "rollback_on_validation_errors": True}
 
+    def get_confirm_form_initial(self, request: HttpRequest, import_form: Any) -> dict[str, Any]:
+        return {**super().get_confirm_form_initial(request, import_form), "seen": publication_stamp()}
+
     def process_import(self, request: HttpRequest, **kwargs: Any) -> HttpResponse:
+        if not self.has_import_permission(request):
+            raise PermissionDenied
+        if request.POST.get("seen") != publication_stamp():
+            return self._not_imported(request, _("Nothing was imported: the answers have changed meanwhile."))
         try:
             response: HttpResponse = super().process_import(request, **kwargs)
-        except FileNotFoundError:
-            # Pressed twice, or a day later.
-            self.message_user(request, _("That table is not here any more. Choose it again."), messages.ERROR)
-            return redirect("admin:faq_faqentry_import")
+        except (FileNotFoundError, ValueError, IndexError):
+            # Pressed twice, or a day later, or not by the form.
+            return self._not_imported(request, _("That table is not here any more. Choose it again."))
         return response
 
     def process_result(self, result: Any, request: HttpRequest) -> HttpResponse:
         if result.has_errors() or result.has_validation_errors():
             # It could be taken when it was looked at.
-            self.message_user(request, _("Nothing was imported: the answers have changed meanwhile."), messages.ERROR)
-            return redirect("admin:faq_faqentry_import")
+            return self._not_imported(request, _("Nothing was imported: the answers have changed meanwhile."))
         response: HttpResponse = super().process_result(result, request)
+        self._warn_of_rivals(request, *(row.instance for row in result.rows if not row.is_skip()))
         return response
+
+    def _not_imported(self, request: HttpRequest, why: str | Promise) -> HttpResponse:
+        self.message_user(request, why, messages.ERROR)
+        return redirect("admin:faq_faqentry_import")
 
     def add_success_message(self, result: Any, request: HttpRequest) -> None:
         nums = {name: result.totals[kind] for name, kind in (("new", "new"), ("changed", "update"), ("same", "skip"))}
@@ -131,9 +158,13 @@ class FaqEntryAdmin(ImportExportMixin, SimpleHistoryAdmin, ModelAdmin):
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
-        for other in form.instance.rivals():
+        self._warn_of_rivals(request, form.instance)
+
+    def _warn_of_rivals(self, request: HttpRequest, *entries: FaqEntry) -> None:
+        rivals = dict.fromkeys(other.question for entry in entries for other in entry.rivals())
+        for question in list(rivals)[:MAX_WARNINGS]:
             text = _("“%(question)s” has such a wording too, and another answer: customers would have to choose.")
-            self.message_user(request, text % {"question": other.question}, messages.WARNING)
+            self.message_user(request, text % {"question": question}, messages.WARNING)
 
     @display(
         description=_("status"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,15 +14,18 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.utils import translation
 from django.utils.functional import Promise
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from import_export import fields, resources, widgets
+from import_export.results import Result
 from import_export.tmp_storages import BaseStorage
 
 from faq.importing import replace_paraphrases
 from faq.models import FaqEntry, Language, Paraphrase
-from faq.spreadsheets import BadTable, no_formula
+from faq.spreadsheets import ROW_NUMBER, BadTable, no_formula, plain_lines
 
 # What a column is called, in either language, beside the name of the field.
 COLUMNS: dict[str, Promise] = {
@@ -51,7 +54,7 @@ def _names(of: Any) -> set[str]:
 
 
 class ChoiceWidget(widgets.Widget):
-    """One of some values, by its name in any language; None for an empty cell."""
+    """One of some values, by its name in any language."""
 
     def __init__(self, choices: Iterable[tuple[Any, Any]]) -> None:
         super().__init__()
@@ -62,8 +65,6 @@ class ChoiceWidget(widgets.Widget):
         Raises:
             ValueError: it is none of them.
         """
-        if not value.strip():
-            return None
         for choice, label in self._choices:
             if slugify(value) in _names(label) | _names(choice):
                 return choice
@@ -100,31 +101,62 @@ class WordingsField(fields.Field):
         instance.read_wordings = list(wordings)
 
 
-class EntryResource(resources.ModelResource):
-    """A row an entry. A row with the key or, without one, with the question of an entry changes that entry.
+class EntryDiff(resources.Diff):
+    """Line by line: a letter by letter comparison of long answers takes seconds each."""
 
-    Columns that are not there, and empty cells of language, status, critical and key, leave an entry as it is. A new
-    one is published unless the table says otherwise.
+    def as_html(self) -> list[SafeString]:
+        return [
+            format_html_join(SafeString("<br>"), "{}", ((line,) for line in _marked(old if not self.new else "", new)))
+            for old, new in zip(self.left, self.right, strict=True)
+        ]
+
+
+def _marked(old: str, new: str) -> Iterator[SafeString]:
+    before, after = str(old or "").split("\n"), str(new or "").split("\n")
+    for line in before:
+        if line and line not in after:
+            yield format_html("<del>{}</del>", line)
+    for line in after:
+        yield format_html("{}" if line in before else "<ins>{}</ins>", line)
+
+
+class TableResult(Result):
+    """Bad rows are numbered as in the spreadsheet."""
+
+    def append_invalid_row(self, number: int, row: dict[str, str], validation_error: ValidationError) -> None:
+        super().append_invalid_row(int(row[ROW_NUMBER]), row, validation_error)
+
+
+class EntryResource(resources.ModelResource):
+    """A row an entry. One with the key or, without one, with the question of an entry changes that entry.
+
+    Of entries that are retired nobody hears, so those are found by their key alone. A new entry is published unless the
+    table says otherwise. Columns that are not there and empty cells leave an entry as it is.
     """
 
     variants = WordingsField(attribute="paraphrases")
-    language = fields.Field("language", widget=ChoiceWidget(Language.choices), saves_null_values=False)
-    status = fields.Field("status", widget=ChoiceWidget(FaqEntry.Status.choices), saves_null_values=False)
-    critical = fields.Field("is_critical", widget=ChoiceWidget(_YES_OR_NO), saves_null_values=False)
+    language = fields.Field("language", widget=ChoiceWidget(Language.choices))
+    status = fields.Field("status", widget=ChoiceWidget(FaqEntry.Status.choices))
+    critical = fields.Field("is_critical", widget=ChoiceWidget(_YES_OR_NO))
 
     class Meta:
         model = FaqEntry
         fields = import_order = export_order = tuple(COLUMNS)
         clean_model_instances = True
         skip_unchanged = True
-        store_row_values = True
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for name, field in self.fields.items():
             field.column_name = str(COLUMNS[name])
-        self._rows: dict[int, int] = {}
+        self._row_of: dict[int, str] = {}
         self._unread: list[str] = []
+
+    def get_result_class(self) -> type[TableResult]:
+        return TableResult
+
+    def get_diff_class(self) -> type[EntryDiff]:
+        return EntryDiff
 
     def before_import(self, dataset: tablib.Dataset, **kwargs: Any) -> None:
         """
@@ -135,33 +167,65 @@ class EntryResource(resources.ModelResource):
             name: {slugify(other) for other in (name, *_ALSO_CALLED.get(name, ()))} | _names(label)
             for name, label in COLUMNS.items()
         }
-        known = [next((each for each in names if slugify(header) in names[each]), None) for header in dataset.headers]
+        headers = dataset.headers
+        known = [next((each for each in names if slugify(header) in names[each]), None) for header in headers]
         for name in COLUMNS:
             if known.count(name) > 1 or (name in NEEDED and name not in known):
+                # Otherwise each of the rows would be tried.
+                dataset.wipe()
                 text = _("There must be one column “%(name)s”.") if name in NEEDED else _("“%(name)s” is there twice.")
                 raise BadTable(text % {"name": COLUMNS[name]})
-        self._unread = [header for name, header in zip(known, dataset.headers, strict=True) if name is None and header]
-        dataset.headers = [
-            str(COLUMNS[name]) if name else header for name, header in zip(known, dataset.headers, strict=True)
-        ]
+        named = list(zip(known, headers, strict=True))
+        self._unread = [header for name, header in named if name is None and header not in ("", ROW_NUMBER)]
+        dataset.headers = [str(COLUMNS[name]) if name else header for name, header in named]
 
     def after_import(self, dataset: tablib.Dataset, result: Any, **kwargs: Any) -> None:
         result.unread_columns = self._unread
 
     def before_import_row(self, row: dict[str, str], **kwargs: Any) -> None:
-        question, answer, key = (self.fields[name].column_name for name in ("question", "answer", "key"))
-        row[question] = " ".join(row[question].split())
-        row[answer] = row[answer].strip()
-        if not row.get(key, "").strip():
-            row.pop(key, None)
+        columns = {name: field.column_name for name, field in self.fields.items()}
+        for name, column in columns.items():
+            if column in row:
+                row[column] = row[column].strip()
+                if not row[column] and name not in NEEDED:
+                    del row[column]
+        row[columns["question"]] = " ".join(row[columns["question"]].split())
 
     def get_instance(self, instance_loader: Any, row: dict[str, str]) -> FaqEntry | None:
+        """
+        Raises:
+            ValidationError: it is not clear which one it is.
+        """
         key, question = (self.fields[name].column_name for name in ("key", "question"))
-        named = {"key": row[key].strip()} if key in row else {"question": row[question]}
-        return FaqEntry.objects.filter(**named).first()
+        named = FaqEntry.objects.filter(key=row.pop(key)) if key in row and self._is_known(row[key]) else None
+        asked = FaqEntry.objects.exclude(status=FaqEntry.Status.RETIRED).filter(question__iexact=row[question])
+        if named is not None:
+            return named.get()
+        if key in row and asked:
+            text = _("An answer with the key “%(key)s” has this question already.")
+            raise ValidationError(text % {"key": asked[0].key})
+        if len(asked) > 1:
+            keys = ", ".join(each.key for each in asked)
+            raise ValidationError(
+                _("Several answers have this question. Name one by its key: %(keys)s.") % {"keys": keys}
+            )
+        return asked.first()
+
+    def _is_known(self, key: str) -> bool:
+        return FaqEntry.objects.filter(key=key).exists()
 
     def init_instance(self, row: Any = None) -> FaqEntry:
         return FaqEntry(status=FaqEntry.Status.PUBLISHED)
+
+    def skip_row(self, instance: Any, original: Any, row: Any, import_validation_errors: Any = None) -> bool:
+        """Whether nothing would change. The order of the wordings says nothing, nor does how lines end."""
+        if import_validation_errors or original.pk is None:
+            return False
+        return all(self._told(field, instance) == self._told(field, original) for field in self.fields.values())
+
+    def _told(self, field: fields.Field, instance: FaqEntry) -> set[str] | str:
+        text = plain_lines(str(field.export(instance)))
+        return set(text.split("\n")) if isinstance(field, WordingsField) else text
 
     def validate_instance(
         self, instance: FaqEntry, import_validation_errors: Any = None, validate_unique: bool = True
@@ -171,9 +235,8 @@ class EntryResource(resources.ModelResource):
             super().validate_instance(instance, import_validation_errors, validate_unique)
         except ValidationError as error:
             columns = {field.attribute: field.column_name for field in self.fields.values()}
-            raise ValidationError(
-                {columns.get(name, name): texts for name, texts in error.message_dict.items()}
-            ) from error
+            problems = {columns.get(name, name): texts for name, texts in error.message_dict.items()}
+            raise ValidationError(problems) from error
 
     def after_save_instance(self, instance: Any, row: dict[str, str], **kwargs: Any) -> None:
         if hasattr(instance, "read_wordings"):
@@ -184,13 +247,13 @@ class EntryResource(resources.ModelResource):
         Raises:
             ValidationError: a row before is of the same entry.
         """
-        number = kwargs["row_number"]
-        before = self._rows.setdefault(row_result.object_id, number)
+        number = row[ROW_NUMBER]
+        before = self._row_of.setdefault(row_result.object_id, number)
         if before != number:
-            raise ValidationError(_("Row %(num)d is of the same question or key.") % {"num": before})
+            raise ValidationError(_("Row %(num)s is of the same question or key.") % {"num": before})
 
     def export_field(self, field: fields.Field, instance: FaqEntry, **kwargs: Any) -> str:
-        return no_formula(str(super().export_field(field, instance, **kwargs)))
+        return no_formula(plain_lines(str(super().export_field(field, instance, **kwargs))))
 
     @classmethod
     def get_display_name(cls) -> str:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import csv
-from io import StringIO
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO, StringIO
 from typing import Any
-from xml.etree.ElementTree import ParseError
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
+import openpyxl
 import tablib
 from django.utils.translation import gettext as _
 from import_export.formats import base_formats
-from openpyxl.utils.exceptions import InvalidFileException
 
 # They take a file for UTF-8 by this mark.
 BYTE_ORDER_MARK = "\ufeff"
 _BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-MAX_ROWS = 5_000
-# What openpyxl and what it stands on raise for files of any other kind, also of archives that only look like one.
-_NO_WORKBOOK = (
-    *(BadZipFile, InvalidFileException, ParseError, RuntimeError, StopIteration),
-    *(AttributeError, KeyError, TypeError, ValueError),
-)
+# No workbook can hold these.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+MAX_ROWS = 2_000
+MAX_COLUMNS = 100
+MAX_UNPACKED_BYTES = 50_000_000
+# The last column of what is read: in which row of the file each stands.
+ROW_NUMBER = "#"
 
 
 def no_formula(cell: str) -> str:
@@ -32,6 +34,11 @@ def no_formula(cell: str) -> str:
 def as_typed(cell: str) -> str:
     """A cell without what `no_formula` put before it."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_BEGINS_A_FORMULA) else cell
+
+
+def plain_lines(text: str) -> str:
+    """A text as any file holds it: one sign for the end of a line, and no others that cannot be seen."""
+    return _CONTROLS.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 class BadTable(ValueError):
@@ -52,10 +59,11 @@ class CSV(base_formats.CSV):
             text = in_stream.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = in_stream.decode("cp1252", errors="replace")
-        head = text.partition("\n")[0]
+        head = re.split(r"[\r\n]", text, maxsplit=1)[0]
         rows = csv.reader(StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
         try:
-            return table_of(list(rows))
+            # In UTF-16 every other character is a NUL.
+            return table_of([] if "\0" in text else rows)
         except csv.Error as error:
             raise BadTable(_("This file cannot be read as a table.")) from error
 
@@ -65,25 +73,55 @@ class CSV(base_formats.CSV):
 
 
 class XLSX(base_formats.XLSX):
+    """The first sheet of a workbook. Neither its size when unpacked nor the one that it declares is believed."""
+
     def create_dataset(self, in_stream: bytes) -> tablib.Dataset:
         try:
-            read = super().create_dataset(in_stream)
-        except _NO_WORKBOOK as error:
+            return table_of(_first_sheet(in_stream))
+        except BadTable:
+            raise
+        except Exception as error:
+            # What a broken archive or sheet raises is anybody's.
             raise BadTable(_("This file cannot be read as a table.")) from error
-        return table_of([read.headers or [], *read])
 
 
-def table_of(rows: list[Any]) -> tablib.Dataset:
-    """The rows that have any text, all as long as the first, which names the columns.
+def _first_sheet(content: bytes) -> Iterator[Sequence[Any]]:
+    with ZipFile(BytesIO(content)) as archive:
+        if sum(each.file_size for each in archive.infolist()) > MAX_UNPACKED_BYTES:
+            raise ValueError("too large when unpacked")
+    book = openpyxl.load_workbook(BytesIO(content), read_only=True, data_only=True)
+    sheet = book.worksheets[0]
+    sheet.reset_dimensions()
+    yield from sheet.iter_rows(max_col=MAX_COLUMNS, values_only=True)
+
+
+def table_of(rows: Iterable[Sequence[Any]]) -> tablib.Dataset:
+    """The rows that have any text. The first names the columns; after these comes ROW_NUMBER.
 
     Raises:
-        BadTable: there are none, or too many.
+        BadTable: there are none, or too many, or one has text beyond the columns.
     """
-    texts = [["" if cell is None else as_typed(str(cell)) for cell in row] for row in rows]
-    headers, *filled = [row for row in texts if any(cell.strip() for cell in row)] or [[]]
-    if not filled:
+    headers: list[str] = []
+    table: list[list[str]] = []
+    for number, row in enumerate(rows, start=1):
+        # A sheet may have a million rows of nothing.
+        if not any(row):
+            continue
+        cells = ["" if cell is None else plain_lines(as_typed(str(cell))) for cell in row]
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not headers:
+            headers = cells
+            continue
+        width = len(headers)
+        if any(cell.strip() for cell in cells[width:]):
+            text = _("Row %(num)d has more cells than there are columns. Is a text with commas not in quotation marks?")
+            raise BadTable(text % {"num": number})
+        if len(table) == MAX_ROWS:
+            raise BadTable(_("This table has more than %(num)d rows.") % {"num": MAX_ROWS})
+        table.append([*(cells + [""] * width)[:width], str(number)])
+    if not headers:
+        raise BadTable(_("This file cannot be read as a table."))
+    if not table:
         raise BadTable(_("This table has no rows below the names of its columns."))
-    if len(filled) > MAX_ROWS:
-        raise BadTable(_("This table has more than %(num)d rows.") % {"num": MAX_ROWS})
-    width = len(headers)
-    return tablib.Dataset(*[(row + [""] * width)[:width] for row in filled], headers=headers)
+    return tablib.Dataset(*table, headers=[*headers, ROW_NUMBER])

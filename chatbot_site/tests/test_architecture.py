@@ -77,10 +77,10 @@ def test_no_file_hides_behind_an_empty_name() -> None:
     assert not [path for app in ALLOWED for path in modules(app) if path.name in vague]
 
 
-def test_only_five_places_catch_everything() -> None:
+def test_only_six_places_catch_everything() -> None:
     """The boundaries of the task, of the reply, of the engine's thread, and of the two loops that join processes.
 
-    There one request or one event must harm only itself.
+    There one request or one event must harm only itself. And foreign code that reads a foreign file.
     """
     broad = []
     for app in ALLOWED:
@@ -91,6 +91,7 @@ def test_only_five_places_catch_everything() -> None:
     assert sorted(broad) == [
         "chat/replies.py",
         *["chatbot_site/layers.py"] * 2,
+        "faq/spreadsheets.py",
         "training/lm/schedule.py",
         "training/pipeline.py",
     ]
