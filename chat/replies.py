@@ -328,7 +328,7 @@ async def _decision(reply: Reply) -> tuple[Servable, Any]:
         if not decision.is_declined or not subject:
             return servable, decision
     servable, decision = await _ask(reply, partial(serving.ask, context=subject))
-    if how is Rests.ENTIRELY and decision.key is not None and not decision.is_declined:
+    if how is Rests.ENTIRELY and decision.context and decision.key is not None and not decision.is_declined:
         before = await _answer_before(reply.message)
         if before is not None and before.entry_key == decision.key:
             return servable, passing_over(decision, decision.key, servable.calibration)

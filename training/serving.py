@@ -302,12 +302,13 @@ def candidates(publication: Publication, learned: dict[str, LearnedEntry]) -> It
     for entry in publication.entries:
         known = learned.get(entry.key)
         wordings = tuple(map(mask, entry.wordings))
-        is_known = known is not None and not known.wordings.isdisjoint(wordings)
+        is_learned = known is not None and not known.wordings.isdisjoint(wordings)
         yield Candidate(
             key=entry.key,
             answer=entry.answer,
-            learned_text=known.answer if known is not None and is_known else entry.answer,
+            learned_text=known.answer if known is not None and is_learned else entry.answer,
             wordings=wordings,
+            is_learned=is_learned,
         )
 
 

@@ -66,6 +66,15 @@ def test_what_could_be_asked_of_anything_is_asked_of_what_was_spoken_of(live: Ad
     assert after.context == "quiero devolver algo"
 
 
+def test_a_suggestion_that_is_taken_up_goes_on_from_nothing(live: AdapterVersion) -> None:
+    """Also where nothing is sure, and where it could be asked of anything."""
+    (live.path / "calibration.json").write_text('{"threshold": 1.0, "min_coverage": 1.0}', encoding="utf-8")
+    FaqEntry.objects.filter(key="hours").update(question="¿Y hasta cuándo?")
+    for text in ("¿Y hasta cuándo?", "y hasta cuando"):
+        *_, answer = answers_to("quiero devolver algo ya", text)
+        assert (answer.entry_key, answer.context, answer.is_declined) == ("hours", "", False)
+
+
 def test_what_has_just_been_said_is_not_said_again(live: AdapterVersion) -> None:
     """Whoever asks on of a subject has read the answer to it, and is asked which other one is meant."""
     (live.path / "calibration.json").write_text(

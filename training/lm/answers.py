@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from training.lm.augment import plain
 from training.lm.background import bundled_background
 from training.lm.decisions import (
     MAX_SUGGESTIONS,
@@ -29,6 +30,8 @@ from training.lm.trie import AnswerTrie
 from training.lm.words import WordMatcher
 
 MAX_ENCODED_TEXTS = 6_000
+# What an answer is worth beside all others whose question staff wrote word for word, in nats: nothing outweighs it.
+VERBATIM = 1_000.0
 
 
 def prior_of(
@@ -86,12 +89,29 @@ class AnswerSet:
         self.trie = AnswerTrie([self._paths[text] for text in learned_texts])
         self.decline_leaf = self.trie.leaf_of[-1]
         self._leaves = np.array(self.trie.leaf_of, dtype=int)
+        self._places = {candidate.key: place for place, candidate in enumerate(candidates)}
+        self._by_wording: dict[str, set[int]] = {}
+        for place, candidate in enumerate(candidates):
+            for wording in candidate.wordings:
+                self._by_wording.setdefault(plain(wording), set()).add(place)
         self.off_topic = tuple(off_topic)
         self.prior: Prior = prior_of(
             [(*each.wordings, each.answer) for each in candidates],
             off_topic,
             previous=previous.prior if previous is not None else None,
         )
+
+    def verbatim(self, question: str, *, as_offered: bool = False) -> str | None:
+        """The key of the one answer that has the question among its wordings, but for case, accents and punctuation.
+
+        Args:
+            as_offered: only as suggestions have it, by the first wording.
+        """
+        places = self._by_wording.get(plain(question), set())
+        if len(places) != 1:
+            return None
+        candidate = self.candidates[next(iter(places))]
+        return candidate.key if not as_offered or plain(candidate.wordings[0]) == plain(question) else None
 
     def bonus(self, scores: FloatArray, calibration: Calibration) -> FloatArray:
         """λ · prior of each leaf, (leaves,), from the prior's scores of a question, (candidates + 1,)."""
@@ -104,7 +124,13 @@ class AnswerSet:
         return per_leaf
 
     def decide(
-        self, tree: TokenTree, scores: FloatArray, calibration: Calibration, *, is_exact: bool
+        self,
+        tree: TokenTree,
+        scores: FloatArray,
+        calibration: Calibration,
+        *,
+        is_exact: bool,
+        verbatim: str | None = None,
     ) -> Generator[list[int], Expected, Decision]:
         """Choose an answer; a generator as in decoding.py.
 
@@ -112,27 +138,41 @@ class AnswerSet:
             tree: the prompt, nothing of it read yet.
             scores: what the prior says of the question.
             is_exact: whether the confidence is wanted as exactly as if there were time.
+            verbatim: the answer whose question this is word for word, and which is given whatever else seems likely.
         """
+        bonus = self.bonus(scores, calibration)
+        if verbatim is not None:
+            place = self._places[verbatim]
+            bonus[self._leaves[place]] += VERBATIM
+            # Of those that share its leaf, too.
+            scores = scores.copy()
+            scores[place] += VERBATIM
         enough = (
             None if is_exact else Enough(calibration.threshold, calibration.suggestion_threshold, self.decline_leaf)
         )
         guided = yield from guided_search(
             tree,
             self.trie,
-            self.bonus(scores, calibration),
+            bonus,
             model_weight=calibration.model_weight,
             enough=enough,
         )
-        return self.decision(guided, scores, calibration)
+        return self.decision(guided, scores, calibration, verbatim)
 
-    def decision(self, guided: GuidedAnswer, scores: FloatArray, calibration: Calibration) -> Decision:
+    def decision(
+        self, guided: GuidedAnswer, scores: FloatArray, calibration: Calibration, verbatim: str | None = None
+    ) -> Decision:
         """What the search's outcome means under the calibration."""
         places = np.flatnonzero(guided.leaves != self.decline_leaf)
         if not len(places):
             return Decision(None, True, 0.0, 0.0, guided.num_forwards)
         best = places[0]
+        key = self._best_candidate(int(guided.leaves[best]), scores)
         coverage = float(guided.coverages[best])
-        is_covered = coverage >= calibration.min_coverage
+        # What was not there to be learned, the model left to itself would not say, and is not asked to.
+        is_covered = (
+            coverage >= calibration.min_coverage or key == verbatim or not self.candidates[self._places[key]].is_learned
+        )
         confidence = float(guided.probabilities[best]) if is_covered else 0.0
         declined = is_declined(confidence, calibration)
         near = tuple(
@@ -140,7 +180,7 @@ class AnswerSet:
             for place in places[:MAX_SUGGESTIONS]
         )
         return Decision(
-            key=near[0][0],
+            key=key,
             is_declined=declined,
             confidence=confidence,
             coverage=coverage,

@@ -58,13 +58,15 @@ class Candidate:
         answer: what would be said, word for word.
         learned_text: the words that lead to it in the trie: those that the adapter was trained on where it knows the
             entry, so that an edited answer is found as surely as before; else the present ones.
-        wordings: the questions that it answers, for the prior.
+        wordings: the questions that it answers, for the prior; first the one that is offered as a suggestion.
+        is_learned: whether the adapter was trained on it.
     """
 
     key: str
     answer: str
     learned_text: str
     wordings: tuple[str, ...]
+    is_learned: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,8 @@ class Calibration:
         off_topic_weight: how much the prior's view of a question as off-topic adds to that. Little by default: where
             answers have one wording each, a few dozen off-topic questions speak louder than all of them.
         threshold: the confidence from which on a question is answered.
-        min_coverage: the coverage below which nothing is answered, however probable: the model, left to itself, would
-            say something that nobody approved. None without an exam.
+        min_coverage: the coverage below which no learned answer is given, however probable: the model, left to itself,
+            would say something that nobody approved. None without an exam.
         suggestion_threshold: the probability that the likeliest MAX_SUGGESTIONS entries must have together for an
             unanswered question to be met with "Did you mean …?".
     """

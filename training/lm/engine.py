@@ -76,11 +76,13 @@ class Understood:
     Attributes:
         scores: what the prior says, (candidates + 1,).
         context: the request's, if the question goes on from there.
+        verbatim: the key of the answer that has the question word for word.
     """
 
     tree: TokenTree
     scores: FloatArray
     context: str
+    verbatim: str | None = None
 
 
 class Engine:
@@ -198,9 +200,12 @@ class Engine:
         # The prior reads the question with a model of its own, which is not to be done for one that is refused.
         self._schedule.check_room()
         prior, text, context = request.answers.prior, request.question, request.context
-        scores = prior.scores_after(text, context) if context else None
+        # Whoever takes up a suggestion goes on from nothing, however few words it has.
+        goes_on = bool(context) and request.answers.verbatim(text, as_offered=True) is None
+        scores = prior.scores_after(text, context) if goes_on else None
         if scores is None:
-            return Understood(TokenTree(encode_prompt(self.tokenizer, text)), prior.scores(text), "")
+            tree = TokenTree(encode_prompt(self.tokenizer, text))
+            return Understood(tree, prior.scores(text), "", request.answers.verbatim(text))
         return Understood(TokenTree(encode_prompt(self.tokenizer, together(text, context))), scores, context)
 
     def _enqueue(self, request: Request, tree: TokenTree, steps: Steps) -> Future[Any]:
@@ -270,7 +275,11 @@ class Engine:
 
     def _decide(self, request: Request, understood: Understood) -> Generator[list[int], Expected, Decision]:
         decision = yield from request.answers.decide(
-            understood.tree, understood.scores, request.calibration, is_exact=request.is_exact
+            understood.tree,
+            understood.scores,
+            request.calibration,
+            is_exact=request.is_exact,
+            verbatim=understood.verbatim,
         )
         return replace(decision, context=understood.context)
 

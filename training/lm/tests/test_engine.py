@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,57 @@ def test_answers_that_are_equal_share_a_path_and_the_wordings_choose(
     for key, question in (("spain", "envian a españa"), ("peru", "envian a peru")):
         decision = engine.submit(Request(question, NAMES[0], answers, Calibration(prior_weight=30))).result()
         assert decision.key == key
+
+
+def test_only_what_was_learned_must_be_what_the_model_would_say(
+    engine: Engine, adapter: tuple[BaseModel, Path]
+) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+    calibration = Calibration(prior_weight=30, threshold=0.5, min_coverage=1.1)
+    new = [replace(candidate, is_learned=False) for candidate in CANDIDATES]
+
+    learned, added = (
+        engine.submit(Request("formas de pagar", NAMES[0], AnswerSet(engine.tokenizer, each), calibration)).result()
+        for each in (CANDIDATES, new)
+    )
+
+    assert (learned.key, learned.confidence, learned.is_declined) == ("pay", 0.0, True)
+    assert (added.key, added.is_declined) == ("pay", False)
+    assert added.confidence > 0.5
+
+
+@pytest.mark.parametrize("context", ["", "¿A qué hora cierran?"])
+@pytest.mark.parametrize(("question", "key"), [("¿Cómo pago?", "pay"), ("COMO pago!!", "pay")])
+def test_a_question_that_staff_wrote_has_its_answer_whatever_else_is_likely(
+    engine: Engine, adapter: tuple[BaseModel, Path], question: str, key: str, context: str
+) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+    # The model, which knows nothing, decides alone, and hardly anything is sure enough.
+    calibration = Calibration(model_weight=1.0, prior_weight=0.0, threshold=1.0, min_coverage=1.1)
+    answers = AnswerSet(engine.tokenizer, CANDIDATES)
+
+    decision = engine.submit(Request(question, NAMES[0], answers, calibration, context=context)).result()
+
+    assert (decision.key, decision.is_declined, decision.context) == (key, False, "")
+    assert decision.confidence == pytest.approx(1.0)
+
+
+def test_of_answers_on_one_path_that_with_the_question_is_given(
+    engine: Engine, adapter: tuple[BaseModel, Path]
+) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+    twins = [
+        Candidate("long", "Sí, enviamos.", "Sí, enviamos.", ("¿Envían a Perú?", "envian a peru y a chile", "peru")),
+        Candidate("short", "Sí, enviamos.", "Sí, enviamos.", ("a chile",)),
+    ]
+    both = replace(twins[1], wordings=("a chile", "Perú"))
+
+    assert AnswerSet(engine.tokenizer, twins).verbatim("peru", as_offered=True) is None, "it is not offered so"
+    for candidates, question, key in ((twins, "A Chile", "short"), ([twins[0], both], "peru", None)):
+        answers = AnswerSet(engine.tokenizer, candidates)
+        assert answers.verbatim(question) == key
+        if key:
+            assert engine.submit(Request(question, NAMES[0], answers, Calibration(prior_weight=0))).result().key == key
 
 
 def test_a_request_that_breaks_a_forward_harms_only_itself(
