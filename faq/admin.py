@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 from django.utils.functional import Promise
+from django.utils.text import slugify
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from import_export.admin import ImportExportMixin
@@ -111,6 +112,9 @@ class FaqEntryAdmin(ImportExportMixin, SimpleHistoryAdmin, ModelAdmin):
 
     def get_export_queryset(self, request: HttpRequest) -> QuerySet[FaqEntry]:
         return super().get_export_queryset(request).prefetch_related("paraphrases")
+
+    def get_export_filename(self, request: HttpRequest, queryset: Any, file_format: Any) -> str:
+        return f"{slugify(_('Questions'))}-{timezone.localdate()}.{file_format.get_extension()}"
 
     def add_data_read_fail_error_to_form(self, form: Any, e: Exception) -> None:
         if not isinstance(e, BadTable):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,13 @@ def _names(of: Any) -> set[str]:
     return names
 
 
+def _heard(question: str) -> str:
+    """What is left of a question when case, accents and the signs around it do not count."""
+    letters = unicodedata.normalize("NFKD", question.casefold())
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return " ".join(re.sub(r"[¿?¡!.,;:]", " ", plain).split())
+
+
 class ChoiceWidget(widgets.Widget):
     """One of some values, by its name in any language."""
 
@@ -91,7 +100,7 @@ class WordingsField(fields.Field):
         Raises:
             ValueError: a wording that cannot be one.
         """
-        lines = (" ".join(line.split()) for line in row[self.column_name].splitlines())
+        lines = (" ".join(line.split()) for line in re.split(r"[\n|]", row[self.column_name]))
         wordings = dict.fromkeys(line for line in lines if line and line != instance.question)
         for wording in wordings:
             try:
@@ -150,6 +159,7 @@ class EntryResource(resources.ModelResource):
         for name, field in self.fields.items():
             field.column_name = str(COLUMNS[name])
         self._row_of: dict[int, str] = {}
+        self._asked: defaultdict[str, list[int]] = defaultdict(list)
         self._unread: list[str] = []
 
     def get_result_class(self) -> type[TableResult]:
@@ -167,6 +177,9 @@ class EntryResource(resources.ModelResource):
             name: {slugify(other) for other in (name, *_ALSO_CALLED.get(name, ()))} | _names(label)
             for name, label in COLUMNS.items()
         }
+        heard = FaqEntry.objects.exclude(status=FaqEntry.Status.RETIRED).values_list("pk", "question")
+        for pk, question in heard:
+            self._asked[_heard(question)].append(pk)
         headers = dataset.headers
         known = [next((each for each in names if slugify(header) in names[each]), None) for header in headers]
         for name in COLUMNS:
@@ -197,10 +210,12 @@ class EntryResource(resources.ModelResource):
             ValidationError: it is not clear which one it is.
         """
         key, question = (self.fields[name].column_name for name in ("key", "question"))
-        named = FaqEntry.objects.filter(key=row.pop(key)) if key in row and self._is_known(row[key]) else None
-        asked = FaqEntry.objects.exclude(status=FaqEntry.Status.RETIRED).filter(question__iexact=row[question])
+        named = FaqEntry.objects.filter(key=row.get(key)).first()
         if named is not None:
-            return named.get()
+            # It never changes.
+            del row[key]
+            return named
+        asked = FaqEntry.objects.filter(pk__in=self._asked[_heard(row[question])])
         if key in row and asked:
             text = _("An answer with the key “%(key)s” has this question already.")
             raise ValidationError(text % {"key": asked[0].key})
@@ -210,9 +225,6 @@ class EntryResource(resources.ModelResource):
                 _("Several answers have this question. Name one by its key: %(keys)s.") % {"keys": keys}
             )
         return asked.first()
-
-    def _is_known(self, key: str) -> bool:
-        return FaqEntry.objects.filter(key=key).exists()
 
     def init_instance(self, row: Any = None) -> FaqEntry:
         return FaqEntry(status=FaqEntry.Status.PUBLISHED)
@@ -239,6 +251,9 @@ class EntryResource(resources.ModelResource):
             raise ValidationError(problems) from error
 
     def after_save_instance(self, instance: Any, row: dict[str, str], **kwargs: Any) -> None:
+        known = self._asked[_heard(instance.question)]
+        if instance.pk not in known:
+            known.append(instance.pk)
         if hasattr(instance, "read_wordings"):
             replace_paraphrases(instance, instance.read_wordings)
 

@@ -21,6 +21,7 @@ _BEGINS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 MAX_ROWS = 2_000
 MAX_COLUMNS = 100
+COLUMN_WIDTH = 40
 MAX_UNPACKED_BYTES = 50_000_000
 # The last column of what is read: in which row of the file each stands.
 ROW_NUMBER = "#"
@@ -74,6 +75,11 @@ class CSV(base_formats.CSV):
 
 class XLSX(base_formats.XLSX):
     """The first sheet of a workbook. Neither its size when unpacked nor the one that it declares is believed."""
+
+    def export_data(self, dataset: tablib.Dataset, **kwargs: Any) -> bytes:
+        dataset.title = _("Questions")
+        content: bytes = super().export_data(dataset, column_width=COLUMN_WIDTH, **kwargs)
+        return content
 
     def create_dataset(self, in_stream: bytes) -> tablib.Dataset:
         try:

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from faq.models import FaqEntry
@@ -100,8 +101,10 @@ def test_a_table_becomes_entries_once_it_has_been_looked_at(owner: Client) -> No
         "¿Hacen envíos?;Sí, a toda España.;\n".encode("cp1252"),
         'question\tanswer\tvariants\r\n¿A qué hora cierran?\tA las 8.\t"hasta qué hora abren\r\n¿cuándo cierran?"\r\n'
         "¿Hacen envíos?\tSí, a toda España.\r\n".encode(),
+        b"Pregunta;Respuesta;Otras formas\n\xc2\xbfA qu\xc3\xa9 hora cierran?;A las 8.;"
+        + "hasta qué hora abren | ¿cuándo cierran?\n¿Hacen envíos?;Sí, a toda España.;\n".encode(),
     ],
-    ids=["utf-8 with a mark", "windows", "semicolons", "tabs and English"],
+    ids=["utf-8 with a mark", "windows", "semicolons", "tabs and English", "bars"],
 )
 def test_it_is_read_as_spreadsheets_write_it(owner: Client, table: bytes) -> None:
     take(owner, table)
@@ -131,11 +134,11 @@ def test_what_the_table_does_not_name_stays(owner: Client) -> None:
     page = take(
         owner,
         "pregunta;respuesta;clave;delicada;categoría;otras formas;estado;idioma\n"
-        "¿A qué hora cierran?;A las 9.;;;;;;\n¿Hacen envíos?;Sí, a toda España.;;;;;;\n",
+        "A que hora cierran;A las 9.;;;;;;\n¿Hacen envíos?;Sí, a toda España.;;;;;;\n",
     )
 
     assert "cambiadas: 1, sin cambios: 1" in page.content.decode()
-    assert entries()["¿A qué hora cierran?"] == ("A las 9.", "published", ["hasta qué hora abren", "¿cuándo cierran?"])
+    assert entries()["A que hora cierran"] == ("A las 9.", "published", ["hasta qué hora abren", "¿cuándo cierran?"])
     assert set(FaqEntry.objects.values_list("category", "is_critical")) == {("Tienda", True)}
     assert FaqEntry.history.count() == 3, "what is as before has no new history"
 
@@ -167,7 +170,7 @@ def test_a_key_finds_its_entry_whatever_is_asked_now(owner: Client) -> None:
         ("pregunta,respuesta\n" + "¿Abren?,Sí.\n" * 2001, "más de 2"),
         ("pregunta,respuesta\n\n¿Abren?,Sí, a toda España", "La fila 3 tiene más celdas"),
         ("pregunta\0,respuesta\n¿Abren?,Sí.", "no se puede leer como una tabla"),
-        ("clave,pregunta,respuesta\nuna,¿Abren?,Sí.\notra,¿abren?,No.", "«una» ya tiene esta pregunta"),
+        ("clave,pregunta,respuesta\nuna,¿Abrís?,Sí.\notra,abris,No.", "«una» ya tiene esta pregunta"),
         ("pregunta,respuesta\n\n¿Abren?,", "<b>Fila 3</b> · ¿Abren?"),
         ("pregunta,respuesta\n¿Abren?,", "respuesta: Este campo"),
         ("pregunta,respuesta\n¿?,Sí.", "al menos una palabra"),
@@ -333,8 +336,10 @@ def test_what_is_taken_out_can_be_brought_back(owner: Client, form: str, read: s
     before = entries()
     history = FaqEntry.history.count()
 
-    content = owner.post(LIST + "export/", {"format": form, "resource": "0"}).content
+    file = owner.post(LIST + "export/", {"format": form, "resource": "0"})
+    content = file.content
 
+    assert f'filename="preguntas-{timezone.localdate()}.{read}"' in file["Content-Disposition"]
     if read == "csv":
         rows = list(csv.reader(StringIO(content.decode("utf-8-sig"))))
     else:
@@ -351,6 +356,7 @@ def test_what_is_taken_out_can_be_brought_back(owner: Client, form: str, read: s
     ]
     formula = next(row for row in rows if "1+1" in row[0])
     assert formula[:3] == ["'=1+1 ¿qué es?", "'-5 €", "'@hola"], "no spreadsheet runs it"
+    assert "A las 8." not in look_at(owner, content, form).content.decode(), "only what would change is shown"
     page = take(owner, content, form)
     assert "cambiadas: 0, sin cambios: 3" in page.content.decode()
     assert (entries(), FaqEntry.history.count()) == (before, history)
