@@ -22,6 +22,9 @@ class Courtesy(StrEnum):
     ACCEPTANCE = "acceptance"
     GOODBYE = "goodbye"
     WHO_ARE_YOU = "who_are_you"
+    # Of what finds no answer, never of what has one.
+    PERSON = "person"
+    COMPLAINT = "complaint"
 
     @property
     def reply(self) -> str:
@@ -39,6 +42,10 @@ class Courtesy(StrEnum):
                 return _("Goodbye, and thank you for writing.")
             case Courtesy.WHO_ARE_YOU:
                 return _("I'm an AI assistant, not a person. You can ask for a person at any time.")
+            case Courtesy.PERSON:
+                return _("Of course. You can ask for a person right here.")
+            case Courtesy.COMPLAINT:
+                return _("I'm sorry about that. A person can look into it: you can ask for one right here.")
 
 
 _QUESTION = r"((preguntita|pregunta|consultita|consulta|dudita|duda|question|doubt)( rapida)?|quick question)"
@@ -97,6 +104,23 @@ _WANTS_PERSON = re.compile(
     rf"|\b(want|need) (an? )?{_SOMEBODY}$|^(an? )?{_SOMEBODY}( please)?$"
 )
 _REFUSES_PERSON = re.compile(r"\bno (quiero|necesito|hace falta)\b|\bdon t (want|need)\b|\b(someone|somebody) else\b")
+
+
+_COMPLAINS = re.compile(
+    r"\b(sinverguenzas?|verguenza|vergonzos[oa]s?|estaf\w+|timo|timad[oa]s?|timar(me|nos)|ladron\w*|rob(o|ando|ado)|"
+    r"engañ\w+|fraude|indignante|indignad[oa]|inaceptable|hart[oa]s?|quejar(me|nos)|presentar una queja|"
+    r"poner una (queja|reclamacion)|(pesim|horribl|terribl|mal)[oaeis]* (servicio|atencion|experiencia)|mierda|"
+    r"joder|(nadie|no) me (contesta|contestan|responde|responden|coge|cogen|atiende|atienden|da|dan)( \w+)? "
+    r"(el telefono|respuesta|solucion|soluciones)|scam\w*|unacceptable|outrageous|disgrace\w*|ripped? off|"
+    r"(terrible|awful|worst|horrible) (service|experience)|fed up|(make|file) a complaint)\b"
+)
+
+
+def plea_of(text: str) -> Courtesy | None:
+    """What a message that found no answer is about, where that is nothing that an answer could mend."""
+    if wants_person(text):
+        return Courtesy.PERSON
+    return Courtesy.COMPLAINT if _COMPLAINS.search(_plain(text)) else None
 
 
 def courtesy_of(text: str) -> Courtesy | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import takewhile
 
 from chat.courtesy import courtesy_of
@@ -23,6 +24,14 @@ async def spoken_language(conversation: Conversation, otherwise: str) -> str:
         if found := language_of(text):
             return found
     return otherwise
+
+
+async def mostly_spoken_language(conversation: Conversation, otherwise: str) -> str:
+    """In which the customer wrote most of the last messages, as far as that shows; of two alike the last; else
+    `otherwise`."""
+    said = conversation.messages.filter(role=Message.Role.USER).order_by("-pk").values_list("text", flat=True)
+    shown = Counter([found async for text in said[:MAX_LINES] if (found := language_of(text))])
+    return max(shown, key=lambda language: shown[language], default=otherwise)
 
 
 async def spoken_of(reply: Message) -> str:

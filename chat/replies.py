@@ -35,7 +35,7 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from chat import trials
-from chat.courtesy import Courtesy, courtesy_of, pleasantries_in, pleasantries_of, wants_person
+from chat.courtesy import Courtesy, courtesy_of, plea_of, pleasantries_in, pleasantries_of, wants_person
 from chat.earlier import MAX_LINES, spoken_language, spoken_of
 from chat.frames import delta_frame, message_frame, publish
 from chat.languages import language_of
@@ -277,9 +277,11 @@ async def _answer(reply: Reply) -> None:
     """Have the engine choose an approved answer, store on what basis, and say it."""
     servable, decision = await _decision(reply)
     entry = _entry_for(servable, decision, reply.question)
-    courtesy = courtesy_of(reply.question) if entry is None else None
+    courtesy, plea = _besides_answers(reply.question) if entry is None else (None, None)
+    suggestions = servable.suggestions_for(decision) if entry is None and courtesy is None else []
+    if plea is Courtesy.PERSON and not suggestions:
+        courtesy = plea
     is_declined = entry is None and courtesy is None
-    suggestions = servable.suggestions_for(decision) if is_declined else []
     is_second = is_declined and await _declined_before(reply.message)
     basis = {
         "version": servable.version,
@@ -292,14 +294,13 @@ async def _answer(reply: Reply) -> None:
         "is_declined": is_declined,
         "is_courtesy": courtesy is not None,
         "suggestions": suggestions,
-        "offers_person": is_second or _may_want_person(reply, courtesy),
+        "offers_person": is_second or _may_want_person(reply, courtesy, plea),
         "context": decision.context,
         # None where it was not what decided.
         "confidence": decision.confidence if entry is None or entry.key == decision.key else None,
         "coverage": decision.coverage,
     }
-    wants = wants_person(reply.question)
-    text = courtesy.reply if courtesy else entry.answer if entry else _declining(bool(suggestions), is_second, wants)
+    text = courtesy.reply if courtesy else entry.answer if entry else _declining(bool(suggestions), is_second, plea)
     if entry is None:
         await _hold(reply)
     await _say_approved(reply, text, **basis)
@@ -347,16 +348,22 @@ async def _declined_before(message: Message) -> bool:
     return before is not None and before.is_declined
 
 
-def _may_want_person(reply: Reply, courtesy: Courtesy | None) -> bool:
-    return courtesy is Courtesy.WHO_ARE_YOU or wants_person(reply.question)
+def _besides_answers(question: str) -> tuple[Courtesy | None, Courtesy | None]:
+    """What a message that is not answered is beside a question: a courtesy, or else a plea."""
+    courtesy = courtesy_of(question)
+    return courtesy, plea_of(question) if courtesy is None else None
 
 
-def _declining(has_suggestions: bool, is_second: bool, wants: bool) -> str:
-    """First questions that may be meant, or asking in other words; then a person, and at once who wants one."""
+def _may_want_person(reply: Reply, courtesy: Courtesy | None, plea: Courtesy | None) -> bool:
+    return courtesy is Courtesy.WHO_ARE_YOU or plea is not None or wants_person(reply.question)
+
+
+def _declining(has_suggestions: bool, is_second: bool, plea: Courtesy | None) -> str:
+    """First questions that may be meant, or asking in other words; then a person, and at once who complains."""
+    if plea is Courtesy.COMPLAINT:
+        return plea.reply
     if has_suggestions:
         return serving.suggest_text()
-    if wants:
-        return _("Of course. You can ask for a person right here.")
     return _("I'm sorry, I don't know that either. You can ask for a person.") if is_second else serving.decline_text()
 
 
@@ -386,7 +393,9 @@ async def _write_freely(reply: Reply) -> None:
         # Also what it failed with, if saying it failed first.
         await asyncio.gather(answering, return_exceptions=True)
     servable, generated = answering.result()
-    courtesy = courtesy_of(reply.question) if generated.is_declined else None
+    courtesy, plea = _besides_answers(reply.question) if generated.is_declined else (None, None)
+    if plea is Courtesy.PERSON:
+        courtesy = plea
     is_declined = courtesy is None and (generated.is_declined or not generated.text)
     if (courtesy or is_declined) and not reply.message.text:
         await _hold(reply)
@@ -398,12 +407,12 @@ async def _write_freely(reply: Reply) -> None:
         context=generated.context,
         is_declined=is_declined,
         is_courtesy=courtesy is not None,
-        offers_person=is_second or _may_want_person(reply, courtesy),
+        offers_person=is_second or _may_want_person(reply, courtesy, plea),
     )
     if courtesy:
         rest = courtesy.reply
     elif is_declined:
-        rest = _declining(False, is_second, wants_person(reply.question))
+        rest = _declining(False, is_second, plea)
     else:
         rest = generated.text[len(reply.message.text) :]
     if rest:

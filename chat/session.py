@@ -37,7 +37,7 @@ from django.utils import translation
 from django.utils.translation import gettext as _
 
 from chat import people, ratings, replies
-from chat.earlier import spoken_language
+from chat.earlier import mostly_spoken_language
 from chat.frames import message_frame, publish
 from chat.handovers import CannotDo
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Feedback, Message, Site
@@ -232,7 +232,7 @@ class Session:
     async def _person(self, frame: dict[str, Any]) -> None:
         self._take_turn()
         conversation, is_resumed = await self._ensured(frame)
-        language = await spoken_language(conversation, self.language)
+        language = await mostly_spoken_language(conversation, self.language)
         await people.ask(conversation, language)
         if is_resumed:
             await self.send_history()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from asgiref.sync import async_to_sync
 
-from chat.courtesy import Courtesy, courtesies_in, courtesy_of, pleasantries_in, wants_person
+from chat.courtesy import Courtesy, courtesies_in, courtesy_of, plea_of, pleasantries_in, wants_person
 from chat.earlier import spoken_of
 from chat.handovers import _reason
 from chat.models import Handover
@@ -160,6 +160,45 @@ def test_they_are_answered_as_people_expect(live: AdapterVersion) -> None:
         assert (each.is_courtesy, each.is_declined, each.entry_key, each.suggestions) == (True, False, "", [])
     assert not hello.offers_person
     assert (off.is_declined, off.is_courtesy) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "plea"),
+    [
+        ("quiero hablar con una persona", Courtesy.PERSON),
+        ("Llevo una semana esperando y nadie me coge el teléfono, ¡sois unos sinvergüenzas!", Courtesy.COMPLAINT),
+        ("esto es una estafa", Courtesy.COMPLAINT),
+        ("qué pésimo servicio", Courtesy.COMPLAINT),
+        ("nadie me da una solución", Courtesy.COMPLAINT),
+        ("me han engañado con el precio", Courtesy.COMPLAINT),
+        ("this is a scam", Courtesy.COMPLAINT),
+        ("I want to make a complaint", Courtesy.COMPLAINT),
+        ("¿quién ganó el mundial?", None),
+        ("¿venden ropa de bebé?", None),
+        ("¿tienen buen servicio de reparación?", None),
+        ("¿a qué hora me atienden el teléfono?", None),
+        ("", None),
+    ],
+)
+def test_what_no_answer_mends_is_told_from_questions(text: str, plea: Courtesy | None) -> None:
+    assert plea_of(text) == plea
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_complains_is_not_told_that_it_is_not_known(live: AdapterVersion) -> None:
+    off, complaint, person, question = answers_to(
+        "¿quién ganó el mundial?",
+        "nadie me coge el teléfono, sois unos sinvergüenzas",
+        "quiero hablar con una persona",
+        "es una vergüenza, ¿a qué hora cierran?",
+    )
+
+    assert off.is_declined
+    assert complaint.text.startswith("Lamento lo ocurrido. Una persona puede ocuparse")
+    assert (complaint.is_declined, complaint.is_courtesy, complaint.offers_person) == (True, False, True)
+    assert person.text.startswith("Por supuesto.")
+    assert (person.is_declined, person.is_courtesy, person.offers_person) == (False, True, True), "nothing was asked"
+    assert question.entry_key == "hours", "what has an answer is answered"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -6,11 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.signing import get_cookie_signer
 from django.test import Client as Browser
 from django.utils import timezone
 
 from chat import plain
+from chat.earlier import mostly_spoken_language
 from chat.languages import language_of
 from chat.models import Conversation, Message
 from chat.tests.test_consumers import Client, run
@@ -129,6 +131,23 @@ def test_a_person_is_announced_in_the_language_that_was_spoken(live: AdapterVers
         await client.close()
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("texts", "language"),
+    [
+        (["quiero devolver algo", "¿y cuánto tarda?", "how can I pay"], "es"),
+        (["quiero devolver algo", "how can I pay"], "en"),
+        (["how can I pay", "can I return it", "quiero devolver algo", "ok"], "en"),
+        (["ok", "?"], "es"),
+    ],
+)
+def test_a_person_speaks_the_language_of_most_of_what_was_said(texts: list[str], language: str) -> None:
+    conversation, _ = Conversation.start("es")
+    for number, text in enumerate(texts):
+        conversation.messages.create(role="user", text=text, client_id=str(number))
+
+    assert async_to_sync(mostly_spoken_language)(conversation, "es") == language
 
 
 def test_an_answer_in_another_language_is_not_translated_but_noted(live: AdapterVersion) -> None:
