@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from asgiref.sync import async_to_sync
@@ -11,6 +12,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Case, When
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -23,14 +25,14 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from chat import handovers, inbox, people
 from chat.charts import chart
-from chat.earlier import spoken_language
+from chat.earlier import mostly_spoken_language
 from chat.exports import as_csv, as_json_lines, messages_of
 from chat.figures import HANDED_OVER, OUTCOMES, RATINGS, Figures, Kind, Period
 from chat.figures import figures as count
 from chat.filters import problem_of
 from chat.handovers import CannotDo
 from chat.models import Conversation, Message
-from faq.models import FaqEntry
+from faq.models import FaqEntry, FaqEntryQuerySet
 from faq.personal_data import mask
 from training.teaching import add_wording as teach_wording
 from training.views import entry_links
@@ -74,7 +76,7 @@ def step_in(request: HttpRequest, conversation_pk: UUID) -> HttpResponse:
     if not _may_be_here(conversation):
         messages.error(request, _("Nothing was said here for more than an hour: the customer has most likely left."))
         return redirect("admin:chat_conversation_change", conversation.pk)
-    language = async_to_sync(spoken_language)(conversation, conversation.language)
+    language = async_to_sync(mostly_spoken_language)(conversation, conversation.language)
     try:
         change = handovers.step_in(conversation, request.user, language)  # type: ignore[arg-type]
     except CannotDo as error:
@@ -217,12 +219,14 @@ def _handed_over(found: Figures) -> list[tuple[str, str, str]]:
 class WordingForm(forms.Form):
     """A customer's question as one more wording of an entry."""
 
-    entry = forms.ModelChoiceField(
-        FaqEntry.objects.published().order_by("question"), widget=forms.Select(attrs={"class": "room-input"})
-    )
+    entry = forms.ModelChoiceField(FaqEntry.objects.none(), widget=forms.Select(attrs={"class": "room-input"}))
     text = forms.CharField(
         label=gettext_lazy("wording"), widget=forms.Textarea(attrs={"class": "room-input", "rows": 3, "dir": "auto"})
     )
+
+    def __init__(self, *args: Any, entries: FaqEntryQuerySet, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["entry"].queryset = entries  # type: ignore[attr-defined]
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -231,7 +235,8 @@ def add_wording(request: HttpRequest, message_pk: int) -> HttpResponse:
     _require(request, "chat.view_conversation", "faq.add_paraphrase")
     asked = get_object_or_404(Message, pk=message_pk, role=Message.Role.USER)
     back_url = reverse("admin:chat_conversation_change", args=[asked.conversation_id])
-    form = WordingForm(request.POST or None, initial={"text": mask(asked.text), "entry": _likely_entry(asked)})
+    answered, entries = _likely_first(asked)
+    form = WordingForm(request.POST or None, entries=entries, initial={"text": mask(asked.text), "entry": answered})
     if request.method == "POST" and form.is_valid():
         entry = form.cleaned_data["entry"]
         try:
@@ -239,18 +244,29 @@ def add_wording(request: HttpRequest, message_pk: int) -> HttpResponse:
         except ValidationError as error:
             form.add_error("text", error.messages)
         else:
-            messages.success(request, _("Added to “%(entry)s”. The next training learns it.") % {"entry": entry})
+            text = _("Added to “%(question)s”. The chat knows it from now on, and the next training learns it.")
+            messages.success(request, text % {"question": entry.question})
             return redirect(back_url)
-    context = {"title": _("Add as a wording"), "form": form, "asked": asked, "back_url": back_url}
+    add_url = reverse("admin:faq_faqentry_add") if request.user.has_perm("faq.add_faqentry") else ""
+    context = {
+        "title": _("Add as a wording"),
+        "form": form,
+        "asked": asked,
+        "back_url": back_url,
+        "add_url": f"{add_url}?{urlencode({'question': mask(asked.text)})}" if add_url else "",
+    }
     return render(request, "admin/chat/wording.html", {**admin.site.each_context(request), **context})
 
 
-def _likely_entry(asked: Message) -> FaqEntry | None:
-    """The one that it was answered with, or the first that was suggested."""
-    reply = Message.objects.filter(
-        conversation=asked.conversation_id, role=Message.Role.ASSISTANT, pk__gt=asked.pk
-    ).first()
+def _likely_first(asked: Message) -> tuple[FaqEntry | None, FaqEntryQuerySet]:
+    """The entry that it was answered with, and the published ones, first what was suggested.
+
+    None where nothing was sure: a guess that is taken over unread teaches nonsense.
+    """
+    replies = Message.objects.filter(conversation=asked.conversation_id, role=Message.Role.ASSISTANT, pk__gt=asked.pk)
+    reply = replies.first()
+    entries = FaqEntry.objects.published()
     if reply is None:
-        return None
-    by_key = FaqEntry.objects.filter(key=reply.entry_key) if reply.entry_key else FaqEntry.objects.none()
-    return by_key.first() or FaqEntry.objects.filter(question__in=reply.suggestions[:1]).first()
+        return None, entries.order_by("question")
+    likely_first = entries.order_by(Case(When(question__in=reply.suggestions, then=0), default=1), "question")
+    return entries.filter(key=reply.entry_key).first() if reply.entry_key else None, likely_first

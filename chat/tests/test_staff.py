@@ -439,9 +439,20 @@ def test_a_question_becomes_a_wording_without_personal_data(client: Client, olga
 def test_what_was_suggested_is_offered_first(client: Client, olga: User) -> None:
     conversation = say("¿devuelven?", is_declined=True, suggestions=["¿Puedo devolver un producto?"])
 
-    form = client.get(f"{LIST}wording/{conversation.messages.all()[0].pk}/").context["form"]
+    page = client.get(f"{LIST}wording/{conversation.messages.all()[0].pk}/")
 
-    assert form.initial["entry"] == FaqEntry.objects.get(key="return")
+    form = page.context["form"]
+    assert [str(label) for _, label in form.fields["entry"].choices][1] == "¿Puedo devolver un producto?"
+    assert form.initial["entry"] is None, "nobody has said that it is meant"
+    assert "/admin/faq/faqentry/add/?question=%C2%BFdevuelven%3F" in page.content.decode()
+
+
+def test_what_was_answered_is_chosen_already(client: Client, olga: User) -> None:
+    conversation = say("¿devuelven?", entry_key="return")
+
+    page = client.get(f"{LIST}wording/{conversation.messages.all()[0].pk}/")
+
+    assert page.context["form"].initial["entry"] == FaqEntry.objects.get(key="return")
 
 
 @pytest.mark.parametrize(
