@@ -30,11 +30,21 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """The admin's front page (settings.UNFOLD): the training room's, and the trial with customers."""
     context = training_dashboard(request, context)
     if request.user.has_perm(inbox.PERMISSION):
-        context["num_waiting"] = Handover.objects.filter(state=Handover.State.WAITING).count()
+        context["num_waiting"] = _num_waiting()
     if request.user.has_perm("training.view_activation"):
         trials.look()
         context |= _trial_context(request, trials.trial_to_show())
     return context
+
+
+def inbox_badge(request: HttpRequest) -> str:
+    """How many customers wait for a person, beside the inbox on every page (settings.UNFOLD)."""
+    num_waiting = _num_waiting() if request.user.has_perm(inbox.PERMISSION) else 0
+    return str(num_waiting) if num_waiting else ""
+
+
+def _num_waiting() -> int:
+    return Handover.objects.filter(state=Handover.State.WAITING).count()
 
 
 def _trial_context(request: HttpRequest, trial: Trial | None) -> dict[str, Any]:

@@ -327,6 +327,7 @@ UNFOLD = {
                         "title": _("Inbox"),
                         "icon": "support_agent",
                         "link": reverse_lazy("admin:chat_inbox"),
+                        "badge": "chat.admin.inbox_badge",
                         "permission": lambda request: request.user.has_perm("chat.answer_conversation"),
                     },
                     _door(_("Conversations"), "chat", "chat", "conversation"),

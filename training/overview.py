@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from faq.models import FaqEntry
 from training import runs
 from training.differences import Changes, Kind, changes_since
 from training.events import lines
@@ -32,6 +33,7 @@ def overview(user: User | AnonymousUser) -> dict[str, Any]:
         "changes": changes,
         "advice": _advice(changes) if changes else "",
         "learned": count_learned(),
+        "is_anything_published": FaqEntry.objects.published().exists(),
         "run": run_status(run) if run else None,
         "queue": queue(),
         "can_cancel": user.has_perm("training.change_trainingrun"),

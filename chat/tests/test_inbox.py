@@ -301,6 +301,7 @@ def test_a_right_that_is_taken_away_ends_it(kind: str) -> None:
     assert handover.state == "waiting"
 
 
+BADGE = '<span class="room-badge">1<span class="visually-hidden"> waiting</span></span>'
 BAD_FRAMES = [
     " ",
     "[]",
@@ -390,16 +391,21 @@ def test_the_page_names_who_writes(client: Browser) -> None:
 def test_whoever_only_answers_finds_on_the_front_page_how_many_wait(client: Browser) -> None:
     user = agent("lucia")
     client.force_login(user)
-    assert "No customer waits for a person." in client.get("/admin/").content.decode()
+    page = client.get("/admin/").content.decode()
+    assert "No customer waits for a person." in page
+    assert "room-badge" not in page
     waiting()
     handovers.take(waiting().pk, user)
 
     page = client.get("/admin/").content.decode()
 
     assert "1 customer waits for a person." in page
+    assert BADGE in client.get("/admin/password_change/").content.decode(), "on every page"
     assert '<a class="room-button" href="/admin/chat/handover/inbox/">' in page
     client.force_login(User.objects.create_user("staff", is_staff=True))
-    assert "customer waits" not in client.get("/admin/").content.decode(), "not for others"
+    page = client.get("/admin/").content.decode()
+    assert "customer waits" not in page, "not for others"
+    assert "room-badge" not in page
 
 
 @pytest.mark.parametrize(

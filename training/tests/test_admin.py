@@ -59,6 +59,17 @@ def test_the_front_page_says_what_is_live_and_what_changed(
     assert "1 answer learned · 1 changed since · 2 new" in page
 
 
+def test_the_front_page_says_that_nothing_is_published(owner: Client, shop: None, make_version: MakeVersion) -> None:
+    versions.activate(make_version())
+    FaqEntry.objects.update(status="retired")
+
+    page = owner.get("/admin/").content.decode()
+
+    assert "Nothing is published" in page
+    assert "room-dot" not in page
+    assert "no need to train" not in page
+
+
 def test_the_front_page_advises(owner: Client, shop: None, make_version: MakeVersion) -> None:
     version = make_version()
     versions.activate(version)
