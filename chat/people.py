@@ -7,7 +7,7 @@ from typing import Any
 from channels.db import database_sync_to_async
 from django.utils.translation import gettext as _
 
-from chat import handovers, opening, replies
+from chat import alerts, handovers, opening, replies
 from chat.frames import message_frame, publish
 from chat.handovers import Change
 from chat.models import Conversation, Handover
@@ -18,7 +18,10 @@ INBOX = "inbox"
 
 async def ask(conversation: Conversation, language: str) -> None:
     """Let a customer wait for a person; the assistant stops speaking."""
-    await silence(conversation, await database_sync_to_async(handovers.ask)(conversation, language))
+    change = await database_sync_to_async(handovers.ask)(conversation, language)
+    await silence(conversation, change)
+    if change.said:
+        await database_sync_to_async(alerts.request)(change.handover)
 
 
 async def silence(conversation: Conversation, change: Change) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from chat import retention, trials
+from chat import alerts, retention, trials
 
 
 @shared_task
 def watch_trial() -> None:
     trials.look()
+
+
+@shared_task(autoretry_for=(OSError,), retry_backoff=True, max_retries=6)
+def send_alert(handover_pk: int) -> None:
+    alerts.send(handover_pk)
 
 
 @shared_task

@@ -70,7 +70,7 @@ def chat_config(site: Site | None = None) -> dict[str, Any]:
     return {
         "language": translation.get_language(),
         "direction": "rtl" if translation.get_language_bidi() else "ltr",
-        "title": (site and site.title) or _("Customer service"),
+        "title": (site and site.title) or settings.SITE_NAME or _("Customer service"),
         "subtitle": _("AI assistant · writes its own answers, which may be wrong")
         if is_free
         else _("AI assistant · answers with texts that the business approved"),

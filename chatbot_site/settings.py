@@ -55,6 +55,15 @@ PERSONAL_DATA = env.str("PERSONAL_DATA", default="mask")
 if PERSONAL_DATA not in ("mask", "block"):
     raise ImproperlyConfigured(f"PERSONAL_DATA must be mask or block, not {PERSONAL_DATA}")
 
+# What the business is called, above the chat and the admin; empty: Customer service.
+SITE_NAME = env.str("SITE_NAME", default="")
+
+# Who is told by e-mail that a customer waits for a person, and through which server. Nobody without addresses.
+HANDOVER_EMAILS = env.list("HANDOVER_EMAILS", default=[])
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="chat@localhost")
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+EMAIL_TIMEOUT = 20
+
 # How a customer reaches a person, in a line that the chat says to who asks: telephone, hours, e-mail address.
 PERSON_CONTACT = env.str("PERSON_CONTACT", default="")
 
@@ -264,8 +273,8 @@ def _door(title: object, icon: str, app: str, model: str, sees: str = "", withou
 
 
 UNFOLD = {
-    "SITE_TITLE": _("Customer service"),
-    "SITE_HEADER": _("Customer service"),
+    "SITE_TITLE": SITE_NAME or _("Customer service"),
+    "SITE_HEADER": SITE_NAME or _("Customer service"),
     "SITE_SYMBOL": "forum",
     "SITE_URL": "/",
     "SHOW_HISTORY": True,

@@ -106,6 +106,14 @@ def test_an_engine_that_died_is_reported_and_made_again(client: Client, live: Ad
     assert reborn.is_resident(live.name)
 
 
+def test_it_has_the_name_of_the_business(client: Client, settings: Settings) -> None:
+    settings.SITE_NAME = "Bicis & Ruedas"
+    for path in ("/", "/plain/"):
+        page = client.get(path).content.decode()
+        assert "<title>Bicis &amp; Ruedas</title>" in page
+        assert "<h1>Bicis &amp; Ruedas</h1>" in page
+
+
 def check_problem(response: Any, status: int, title: str, *, way_back: str = "/") -> None:
     """It says in the reader's language, which is English, what is wrong, and leads back."""
     page = response.content.decode()
