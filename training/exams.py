@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,9 +90,9 @@ def examine(
     sitting = sit(engine, version, train_rows, eval_rows, on_progress=on_progress)
     # Typed variants are too near to what was learned to say anything about customers' own words.
     calibration = fit(sitting.answers, sitting.scored if sitting.is_held_out else [])
-    requests = [
-        Request(row["question"], version, sitting.answers, calibration, is_exact=True) for row in sitting.questions
-    ]
+    # What staff wrote any version answers; here it is to be seen what this one has learned.
+    asking = partial(Request, version=version, answers=sitting.answers, calibration=calibration)
+    requests = [asking(row["question"], is_exact=True, heeds_wordings=False) for row in sitting.questions]
     asked = []
     for row, decision in zip(sitting.questions, asked_at_once(engine.submit, requests), strict=True):
         asked.append(Asked(row["question"], row["key"], decision))

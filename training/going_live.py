@@ -112,7 +112,8 @@ def smoke_test(version: AdapterVersion) -> None:
         if answer.is_right and (answer.expected_key, answer.question) in published
     ][: settings.SMOKE_TEST_QUESTIONS]
     try:
-        futures = [serving.ask(answer.question, version)[1] for answer in asked]
+        # By what it has learned: what staff wrote any version would answer.
+        futures = [serving.ask(answer.question, version, heeds_wordings=False)[1] for answer in asked]
         keys = [future.result(timeout=SMOKE_TEST_SECONDS).key for future in futures]
     except (EngineBusy, EngineDied, StillAsking) as error:
         raise VersionError(_("The assistant is too busy to try the version. Try again in a minute.")) from error

@@ -127,6 +127,7 @@ def ask(
     stop: threading.Event | None = None,
     context: str = "",
     is_exact: bool = False,
+    heeds_wordings: bool = True,
 ) -> tuple[Servable, Future[Decision]]:
     """Queue a question for a version. Blocks while the version is being loaded: not for an event loop.
 
@@ -134,6 +135,7 @@ def ask(
         known: the version as `loaded` gave it a moment ago; then no database is asked.
         context: what was spoken of before, where the question goes on from there (lm/followups.py).
         is_exact: for measurements: the confidence as exactly as it can be known, however long that takes.
+        heeds_wordings: whether a question that staff wrote has its answer whatever the version makes of it.
 
     Raises:
         VersionError: the version cannot be used.
@@ -146,7 +148,7 @@ def ask(
         known,
         stop,
         context,
-        lambda engine, request: engine.submit(replace(request, is_exact=is_exact)),
+        lambda engine, request: engine.submit(replace(request, is_exact=is_exact, heeds_wordings=heeds_wordings)),
     )
 
 

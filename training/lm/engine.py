@@ -58,6 +58,7 @@ class Request:
     With `context`, what was spoken of before, the question goes on from there (followups.py).
     With `is_exact` a decision's confidence is worked out however long that takes; else, where there are very many
     answers, only as far as the decision needs it.
+    With `heeds_wordings` a question that staff wrote has its answer, whatever the version makes of it.
     """
 
     question: str
@@ -67,6 +68,7 @@ class Request:
     stop: threading.Event = field(default_factory=threading.Event)
     is_exact: bool = False
     context: str = ""
+    heeds_wordings: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +201,14 @@ class Engine:
     def _understood(self, request: Request) -> Understood:
         # The prior reads the question with a model of its own, which is not to be done for one that is refused.
         self._schedule.check_room()
-        prior, text, context = request.answers.prior, request.question, request.context
+        answers, text, context = request.answers, request.question, request.context
+        prior = answers.prior
         # Whoever takes up a suggestion goes on from nothing, however few words it has.
-        goes_on = bool(context) and request.answers.verbatim(text, as_offered=True) is None
+        goes_on = bool(context) and answers.verbatim(text, as_offered=True) is None
         scores = prior.scores_after(text, context) if goes_on else None
         if scores is None:
             tree = TokenTree(encode_prompt(self.tokenizer, text))
-            return Understood(tree, prior.scores(text), "", request.answers.verbatim(text))
+            return Understood(tree, prior.scores(text), "", answers.verbatim(text) if request.heeds_wordings else None)
         return Understood(TokenTree(encode_prompt(self.tokenizer, together(text, context))), scores, context)
 
     def _enqueue(self, request: Request, tree: TokenTree, steps: Steps) -> Future[Any]:
