@@ -149,11 +149,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question, and how often it was asked. `key` is that of the entry, if it has one."""
+    """A question, and how often it was asked. `key` is its entry's, `message_pk` where one without was put last."""
 
     question: str
     num: int
     key: str = ""
+    message_pk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,13 +260,17 @@ def _unanswered(messages: QuerySet[Message]) -> list[Asked]:
         conversation=OuterRef("conversation"), role=Message.Role.USER, pk__lt=OuterRef("pk")
     ).order_by("-pk")
     not_known = messages.filter(OUTCOMES[Kind.DECLINED] | OUTCOMES[Kind.SUGGESTED]).order_by("-created_at")
-    texts = not_known.annotate(asked=Subquery(asked.values("text")[:1])).values_list("asked", flat=True)
+    first = {name: Subquery(asked.values(name)[:1]) for name in ("text", "pk")}
+    found = not_known.annotate(asked_text=first["text"], asked_pk=first["pk"]).values_list("asked_text", "asked_pk")
     wordings: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for text in texts[:MAX_UNANSWERED]:
+    last: dict[str, int] = {}
+    for text, pk in found[:MAX_UNANSWERED]:
         if text:
             wordings[plain(text)][text] += 1
+            last.setdefault(text, pk)
     most = sorted(wordings.values(), key=lambda alike: -alike.total())[:NUM_LISTED]
-    return [Asked(alike.most_common(1)[0][0], alike.total()) for alike in most]
+    asked_most = [(alike.most_common(1)[0][0], alike.total()) for alike in most]
+    return [Asked(text, num, message_pk=last[text]) for text, num in asked_most]
 
 
 def _percentiles(messages: QuerySet[Message], *shares: float) -> list[float | None]:

@@ -123,6 +123,7 @@ def figures(request: HttpRequest) -> HttpResponse:
         "periods": Period.choices,
         "figures": found,
         "chart": chart(found.over_time),
+        "can_teach": request.user.has_perm("faq.add_paraphrase"),
         "kinds": Kind.choices,
         "outcomes": outcomes,
         "headline": _headline(found),

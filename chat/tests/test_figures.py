@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone, translation
 from pytest_django import Settings
@@ -169,6 +169,24 @@ def test_questions_without_an_answer_are_grouped_by_their_plain_text() -> None:
     found = figures(Period.WEEK).unanswered
 
     assert [(each.question, each.num) for each in found] == [("¿Venden zapatos?", 4), ("otra", 1)]
+    asked = Message.objects.filter(role="user", text="¿Venden zapatos?").exclude(
+        conversation__messages__entry_key="pay"
+    )
+    assert found[0].message_pk == max(asked.values_list("pk", flat=True)), "where it was asked last"
+
+
+@pytest.mark.parametrize("may_teach", [True, False])
+def test_a_question_without_an_answer_leads_to_the_form_that_teaches_it(client: Client, may_teach: bool) -> None:
+    user = User.objects.create_user("olga", is_staff=True)
+    rights = ["view_conversation", *(["add_paraphrase"] if may_teach else [])]
+    user.user_permissions.set(Permission.objects.filter(codename__in=rights))
+    client.force_login(user)
+    ask("¿Venden zapatos?", is_declined=True)
+    asked = Message.objects.get(role="user")
+
+    page = client.get(PAGE).content.decode()
+
+    assert (f'href="/admin/chat/conversation/wording/{asked.pk}/"' in page) == may_teach
 
 
 def test_a_question_that_was_answered_with_suggestions_has_no_answer() -> None:
