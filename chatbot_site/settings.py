@@ -60,8 +60,8 @@ SITE_NAME = env.str("SITE_NAME", default="")
 
 # Who is told by e-mail that a customer waits for a person, and through which server. Nobody without addresses.
 HANDOVER_EMAILS = env.list("HANDOVER_EMAILS", default=[])
-DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="chat@localhost")
-vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="") or "chat@localhost"
+vars().update(env.email_url_config(env.str("EMAIL_URL", default="") or "consolemail://"))
 EMAIL_TIMEOUT = 20
 
 # How a customer reaches a person, in a line that the chat says to who asks: telephone, hours, e-mail address.
