@@ -55,13 +55,16 @@ def switch_under_load(versions: tuple[Any, Any], questions: list[str]) -> dict[s
 
     from faq.models import FaqEntry
     from training import serving
+    from training.lm.decisions import Heeded
     from training.versions import activate, live_version
 
     settings.GENERATION_PARAMETERS = {"max_new_tokens": TEXT_TOKENS}
+    # What staff wrote any version would answer alike.
+    ask = partial(serving.ask, heeded=Heeded.NONE)
     alone = {}
     for version in versions:
         for question in questions:
-            key = serving.ask(question, version)[1].result().key
+            key = ask(question, version)[1].result().key
             text = serving.write(question, version)[1].result().text
             alone[version.name, question] = (key, text)
     first, second = ([alone[version.name, question][1] for question in questions] for version in versions)
@@ -78,7 +81,7 @@ def switch_under_load(versions: tuple[Any, Any], questions: list[str]) -> dict[s
             question, is_text = rng.choice(questions), rng.random() < 0.5
             version = live_version()
             assert version is not None, "one has been activated"
-            put: Callable[..., Any] = partial(serving.write, on_delta=watch.mark) if is_text else serving.ask
+            put: Callable[..., Any] = partial(serving.write, on_delta=watch.mark) if is_text else ask
             servable, future = put(question, version)
             is_stale = servable.version != live or servable.entries[edited.key].answer != edited.answer
             counts["stale"] += is_stale

@@ -19,7 +19,7 @@ from django.db import transaction
 from training.lm.answers import AnswerSet
 from training.lm.augment import augment
 from training.lm.calibration import Scored, fit
-from training.lm.decisions import Calibration, Candidate
+from training.lm.decisions import Calibration, Candidate, Heeded
 from training.lm.engine import Engine, Request
 from training.lm.evaluate import Asked, Metrics, measure
 from training.lm.prompts import fits
@@ -92,7 +92,7 @@ def examine(
     calibration = fit(sitting.answers, sitting.scored if sitting.is_held_out else [])
     # What staff wrote any version answers; here it is to be seen what this one has learned.
     asking = partial(Request, version=version, answers=sitting.answers, calibration=calibration)
-    requests = [asking(row["question"], is_exact=True, heeds_wordings=False) for row in sitting.questions]
+    requests = [asking(row["question"], is_exact=True, heeded=Heeded.NONE) for row in sitting.questions]
     asked = []
     for row, decision in zip(sitting.questions, asked_at_once(engine.submit, requests), strict=True):
         asked.append(Asked(row["question"], row["key"], decision))

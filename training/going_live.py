@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from faq.publication import current_publication
 from training import serving, trials, versions
-from training.lm.decisions import EngineBusy, EngineDied
+from training.lm.decisions import EngineBusy, EngineDied, Heeded
 from training.models import Activation, AdapterVersion, ExamAnswer, Trial
 from training.snapshots import learned_wordings
 from training.versions import VersionError
@@ -113,7 +113,7 @@ def smoke_test(version: AdapterVersion) -> None:
     ][: settings.SMOKE_TEST_QUESTIONS]
     try:
         # By what it has learned: what staff wrote any version would answer.
-        futures = [serving.ask(answer.question, version, heeds_wordings=False)[1] for answer in asked]
+        futures = [serving.ask(answer.question, version, heeded=Heeded.NONE)[1] for answer in asked]
         keys = [future.result(timeout=SMOKE_TEST_SECONDS).key for future in futures]
     except (EngineBusy, EngineDied, StillAsking) as error:
         raise VersionError(_("The assistant is too busy to try the version. Try again in a minute.")) from error

@@ -21,7 +21,7 @@ from django.utils.translation import gettext as _
 from faq.personal_data import mask
 from faq.publication import Publication, PublishedEntry, current_publication, publication_stamp
 from training.lm.config import GenerationParams
-from training.lm.decisions import Calibration, Candidate, Decision, EngineDied, EngineHealth, Generated
+from training.lm.decisions import Calibration, Candidate, Decision, EngineDied, EngineHealth, Generated, Heeded
 from training.models import AdapterVersion
 from training.runs import configured_base, configured_precision
 from training.versions import (
@@ -127,7 +127,7 @@ def ask(
     stop: threading.Event | None = None,
     context: str = "",
     is_exact: bool = False,
-    heeds_wordings: bool = True,
+    heeded: Heeded = Heeded.ALL,
 ) -> tuple[Servable, Future[Decision]]:
     """Queue a question for a version. Blocks while the version is being loaded: not for an event loop.
 
@@ -135,7 +135,8 @@ def ask(
         known: the version as `loaded` gave it a moment ago; then no database is asked.
         context: what was spoken of before, where the question goes on from there (lm/followups.py).
         is_exact: for measurements: the confidence as exactly as it can be known, however long that takes.
-        heeds_wordings: whether a question that staff wrote has its answer whatever the version makes of it.
+        heeded: of which wordings a question that is one of them has the answer at once. Of none where something in it
+            was masked: that is the customer's own, and says nothing of what is meant.
 
     Raises:
         VersionError: the version cannot be used.
@@ -148,7 +149,9 @@ def ask(
         known,
         stop,
         context,
-        lambda engine, request: engine.submit(replace(request, is_exact=is_exact, heeds_wordings=heeds_wordings)),
+        lambda engine, request: engine.submit(
+            replace(request, is_exact=is_exact, heeded=heeded if request.question == question else Heeded.NONE)
+        ),
     )
 
 

@@ -5,12 +5,13 @@ Knows a tokenizer and a tree of tokens. Does not know the database: an answer is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
 
-from training.lm.augment import plain
+from training.lm.augment import strip_accents
 from training.lm.background import bundled_background
 from training.lm.decisions import (
     MAX_SUGGESTIONS,
@@ -63,6 +64,11 @@ def prior_of(
     )
 
 
+def _heard(text: str) -> str:
+    """A question without case, accents and punctuation; "moño" is no "mono", "Pro+" no "Pro"."""
+    return " ".join(re.findall(r"[\w+]+", strip_accents(text.casefold())))
+
+
 class AnswerSet:
     """Immutable. Built once per version and publication; shared by every request for them.
 
@@ -93,7 +99,9 @@ class AnswerSet:
         self._by_wording: dict[str, set[int]] = {}
         for place, candidate in enumerate(candidates):
             for wording in candidate.wordings:
-                self._by_wording.setdefault(plain(wording), set()).add(place)
+                self._by_wording.setdefault(_heard(wording), set()).add(place)
+        for text in off_topic:
+            self._by_wording.pop(_heard(text), None)
         self.off_topic = tuple(off_topic)
         self.prior: Prior = prior_of(
             [(*each.wordings, each.answer) for each in candidates],
@@ -104,14 +112,16 @@ class AnswerSet:
     def verbatim(self, question: str, *, as_offered: bool = False) -> str | None:
         """The key of the one answer that has the question among its wordings, but for case, accents and punctuation.
 
+        Of several the one that has it first, as suggestions have it. None of what is to be declined.
+
         Args:
-            as_offered: only as suggestions have it, by the first wording.
+            as_offered: only if it has it first.
         """
-        places = self._by_wording.get(plain(question), set())
-        if len(places) != 1:
-            return None
-        candidate = self.candidates[next(iter(places))]
-        return candidate.key if not as_offered or plain(candidate.wordings[0]) == plain(question) else None
+        heard = _heard(question)
+        having = [self.candidates[place] for place in self._by_wording.get(heard, ())]
+        offered = [candidate for candidate in having if _heard(candidate.wordings[0]) == heard]
+        found = offered if as_offered or len(having) > 1 else having
+        return found[0].key if len(found) == 1 else None
 
     def bonus(self, scores: FloatArray, calibration: Calibration) -> FloatArray:
         """λ · prior of each leaf, (leaves,), from the prior's scores of a question, (candidates + 1,)."""

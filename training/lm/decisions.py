@@ -30,6 +30,16 @@ class FinishReason(StrEnum):
     LENGTH = "length"
 
 
+class Heeded(StrEnum):
+    """Of which wordings a question that is one of them has the answer, whatever the version makes of it."""
+
+    ALL = "all"
+    # Those that are offered as suggestions: of what may go on from something else, no other.
+    OFFERED = "offered"
+    # None, where it is to be seen what the version has learned.
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """Free text.

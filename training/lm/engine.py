@@ -33,7 +33,7 @@ from training.lm.adapters import AdapterError, Adapters
 from training.lm.answers import AnswerSet
 from training.lm.calibration import DEFAULT, Scored, score
 from training.lm.config import BaseModel, GenerationParams, Precision
-from training.lm.decisions import Calibration, Decision, EngineHealth, Generated
+from training.lm.decisions import Calibration, Decision, EngineHealth, Generated, Heeded
 from training.lm.decoding import FloatArray
 from training.lm.followups import together
 from training.lm.generation import Draft, GeneratedTokens, WholeCharacters, generate_greedily
@@ -58,7 +58,7 @@ class Request:
     With `context`, what was spoken of before, the question goes on from there (followups.py).
     With `is_exact` a decision's confidence is worked out however long that takes; else, where there are very many
     answers, only as far as the decision needs it.
-    With `heeds_wordings` a question that staff wrote has its answer, whatever the version makes of it.
+    A question that staff wrote has its answer, whatever the version makes of it, as far as `heeded` says.
     """
 
     question: str
@@ -68,7 +68,7 @@ class Request:
     stop: threading.Event = field(default_factory=threading.Event)
     is_exact: bool = False
     context: str = ""
-    heeds_wordings: bool = True
+    heeded: Heeded = Heeded.ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +203,15 @@ class Engine:
         self._schedule.check_room()
         answers, text, context = request.answers, request.question, request.context
         prior = answers.prior
-        # Whoever takes up a suggestion goes on from nothing, however few words it has.
-        goes_on = bool(context) and answers.verbatim(text, as_offered=True) is None
+        verbatim = None
+        if request.heeded is not Heeded.NONE:
+            # Whoever takes up a suggestion goes on from nothing, however few words it has.
+            verbatim = answers.verbatim(text, as_offered=bool(context) or request.heeded is Heeded.OFFERED)
+        goes_on = bool(context) and verbatim is None
         scores = prior.scores_after(text, context) if goes_on else None
         if scores is None:
             tree = TokenTree(encode_prompt(self.tokenizer, text))
-            return Understood(tree, prior.scores(text), "", answers.verbatim(text) if request.heeds_wordings else None)
+            return Understood(tree, prior.scores(text), "", verbatim)
         return Understood(TokenTree(encode_prompt(self.tokenizer, together(text, context))), scores, context)
 
     def _enqueue(self, request: Request, tree: TokenTree, steps: Steps) -> Future[Any]:

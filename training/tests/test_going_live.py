@@ -12,6 +12,7 @@ from pytest_django import Settings
 from faq.models import FaqEntry
 from training import serving, versions
 from training.going_live import go_back, go_live, smoke_test, try_out, undo
+from training.lm.decisions import Heeded
 from training.models import AdapterVersion, ExamAnswer, Trial
 from training.tests.test_pipeline import on_tiny_llama, train
 from training.versions import VersionError
@@ -33,7 +34,7 @@ def version() -> AdapterVersion:
     version = train()
     ExamAnswer.objects.filter(exam__version=version).delete()
     for question in ("¿A qué hora cierran?", "¿Cómo puedo pagar?"):
-        _servable, future = serving.ask(question, version, heeds_wordings=False)
+        _servable, future = serving.ask(question, version, heeded=Heeded.NONE)
         decision = future.result(timeout=60)
         assert decision.key is not None
         remember(version, question, decision.key, is_declined=decision.is_declined)
@@ -67,7 +68,7 @@ def unlike() -> AdapterVersion:
     # A model of random weights, left to itself, takes one question for another.
     (other.path / "calibration.json").write_text('{"model_weight": 1.0, "prior_weight": 0.0}', encoding="utf-8")
     for entry in FaqEntry.objects.all():
-        if serving.ask(entry.question, other, heeds_wordings=False)[1].result(timeout=60).key != entry.key:
+        if serving.ask(entry.question, other, heeded=Heeded.NONE)[1].result(timeout=60).key != entry.key:
             remember(other, entry.question, entry.key)
     return other
 

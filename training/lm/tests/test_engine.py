@@ -25,7 +25,7 @@ from training.lm.adapters import AdapterError
 from training.lm.answers import AnswerSet
 from training.lm.calibration import Scored
 from training.lm.config import BaseModel, GenerationParams, Precision, TrainConfig
-from training.lm.decisions import Calibration, Candidate, EngineBusy, EngineDied, Stopped
+from training.lm.decisions import Calibration, Candidate, EngineBusy, EngineDied, Heeded, Stopped
 from training.lm.engine import Engine, Request
 from training.lm.packing import PackedOutput, packed_forward
 from training.lm.prompts import QuestionTooLong
@@ -283,6 +283,30 @@ def test_a_question_that_staff_wrote_has_its_answer_whatever_else_is_likely(
     assert decision.confidence == pytest.approx(1.0)
 
 
+def test_only_the_very_question_is_taken_for_it(engine: Engine) -> None:
+    candidates = [Candidate("bows", "Sí.", "Sí.", ("¿Venden moños?", "Plan Pro+", "¿Quién ganó el mundial?"))]
+    answers = AnswerSet(engine.tokenizer, candidates, ["quien gano el mundial"])
+
+    assert [answers.verbatim(text) for text in ("VENDEN MOÑOS", "plan pro+")] == ["bows"] * 2
+    assert [answers.verbatim(text) for text in ("¿venden monos?", "plan pro", "", "?")] == [None] * 4
+    assert answers.verbatim("¿Quién ganó el mundial?") is None, "staff listed it to be declined"
+
+
+def test_where_it_is_to_be_seen_what_was_learned_no_wording_decides(
+    engine: Engine, adapter: tuple[BaseModel, Path]
+) -> None:
+    engine.load_version(NAMES[0], adapter[1])
+    calibration = Calibration(model_weight=1.0, prior_weight=0.0, threshold=1.0)
+    answers = AnswerSet(engine.tokenizer, CANDIDATES)
+
+    heeded = {
+        each: engine.submit(Request("formas de pago", NAMES[0], answers, calibration, heeded=each)).result().is_declined
+        for each in Heeded
+    }
+
+    assert heeded == {Heeded.ALL: False, Heeded.OFFERED: True, Heeded.NONE: True}
+
+
 def test_of_answers_on_one_path_that_with_the_question_is_given(
     engine: Engine, adapter: tuple[BaseModel, Path]
 ) -> None:
@@ -293,8 +317,14 @@ def test_of_answers_on_one_path_that_with_the_question_is_given(
     ]
     both = replace(twins[1], wordings=("a chile", "Perú"))
 
+    offered = replace(twins[1], wordings=("Perú", "a chile"))
     assert AnswerSet(engine.tokenizer, twins).verbatim("peru", as_offered=True) is None, "it is not offered so"
-    for candidates, question, key in ((twins, "A Chile", "short"), ([twins[0], both], "peru", None)):
+    for candidates, question, key in (
+        (twins, "A Chile", "short"),
+        ([twins[0], both], "peru", None),
+        ([twins[0], offered], "peru", "short"),
+        ([replace(offered, key="long"), offered], "peru", None),
+    ):
         answers = AnswerSet(engine.tokenizer, candidates)
         assert answers.verbatim(question) == key
         if key:
