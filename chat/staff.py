@@ -267,7 +267,11 @@ def _likely_first(asked: Message) -> tuple[FaqEntry | None, FaqEntryQuerySet]:
     replies = Message.objects.filter(conversation=asked.conversation_id, role=Message.Role.ASSISTANT, pk__gt=asked.pk)
     reply = replies.first()
     entries = FaqEntry.objects.published()
-    if reply is None:
-        return None, entries.order_by("question")
+    if reply is None or not reply.suggestions:
+        return _answered(entries, reply), entries.order_by("question")
     likely_first = entries.order_by(Case(When(question__in=reply.suggestions, then=0), default=1), "question")
-    return entries.filter(key=reply.entry_key).first() if reply.entry_key else None, likely_first
+    return _answered(entries, reply), likely_first
+
+
+def _answered(entries: FaqEntryQuerySet, reply: Message | None) -> FaqEntry | None:
+    return entries.filter(key=reply.entry_key).first() if reply is not None and reply.entry_key else None

@@ -56,9 +56,9 @@ def _names(of: Any) -> set[str]:
 
 
 def _heard(question: str) -> str:
-    """What is left of a question when case, accents and the signs around it do not count."""
-    letters = unicodedata.normalize("NFKD", question.casefold())
-    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    """What is left of a question when case, accents and the signs around it do not count; "moño" is no "mono"."""
+    letters = unicodedata.normalize("NFC", question.casefold())
+    plain = "".join(letter if letter == "ñ" else unicodedata.normalize("NFD", letter)[0] for letter in letters)
     return " ".join(re.sub(r"[¿?¡!.,;:]", " ", plain).split())
 
 
@@ -100,7 +100,13 @@ class WordingsField(fields.Field):
         Raises:
             ValueError: a wording that cannot be one.
         """
-        lines = (" ".join(line.split()) for line in re.split(r"[\n|]", row[self.column_name]))
+        known = self.get_value(instance).split("\n")
+        parts = [
+            part
+            for line in row[self.column_name].split("\n")
+            for part in ([line] if line.strip() in known else line.split("|"))
+        ]
+        lines = (" ".join(part.split()) for part in parts)
         wordings = dict.fromkeys(line for line in lines if line and line != instance.question)
         for wording in wordings:
             try:
@@ -215,7 +221,11 @@ class EntryResource(resources.ModelResource):
             # It never changes.
             del row[key]
             return named
-        asked = FaqEntry.objects.filter(pk__in=self._asked[_heard(row[question])])
+        heard = _heard(row[question])
+        # As they are now: rows before may have changed them.
+        known = FaqEntry.objects.exclude(status=FaqEntry.Status.RETIRED).filter(pk__in=self._asked[heard])
+        asked = [each for each in known if _heard(each.question) == heard]
+        asked = [each for each in asked if each.question == row[question]] or asked
         if key in row and asked:
             text = _("An answer with the key “%(key)s” has this question already.")
             raise ValidationError(text % {"key": asked[0].key})
@@ -224,7 +234,7 @@ class EntryResource(resources.ModelResource):
             raise ValidationError(
                 _("Several answers have this question. Name one by its key: %(keys)s.") % {"keys": keys}
             )
-        return asked.first()
+        return asked[0] if asked else None
 
     def init_instance(self, row: Any = None) -> FaqEntry:
         return FaqEntry(status=FaqEntry.Status.PUBLISHED)

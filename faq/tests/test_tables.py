@@ -249,13 +249,42 @@ def test_retired_entries_are_left_to_rest_unless_they_are_named(owner: Client) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        # The question of an entry that a row before renames or retires.
+        ("a-que-hora-cierran;¿Horario?;A las 8.;", ";¿A qué hora cierran?;A las 9.;"),
+        ("a-que-hora-cierran;¿Horario?;A las 8.;", "nueva;¿A qué hora cierran?;A las 9.;"),
+        ("a-que-hora-cierran;¿A qué hora cierran?;A las 8.;Retirada", ";¿A qué hora cierran?;A las 9.;"),
+        # Another word.
+        (";¿Venden monos?;No.;", ";¿Venden moños?;Sí.;"),
+    ],
+)
+def test_rows_are_read_one_after_the_other(owner: Client, first: str, second: str) -> None:
+    take(owner, TABLE)
+
+    page = take(owner, f"clave;pregunta;respuesta;estado\n{first}\n{second}\n")
+
+    assert "Importado" in page.content.decode()
+    assert FaqEntry.objects.count() == (3 if "hora" in first else 4)
+
+
 def test_of_several_with_one_question_one_must_be_named(owner: Client) -> None:
     for key in ("una", "otra"):
         FaqEntry.objects.create(key=key, question="¿Abren?", answer="Sí.", status="draft")
 
-    page = look_at(owner, "pregunta,respuesta\n¿Abren?,No.")
+    page = look_at(owner, "pregunta,respuesta\nabren,No.")
 
     assert "por su clave: una, otra" in page.content.decode()
+
+
+def test_a_wording_with_a_bar_stays_one(owner: Client) -> None:
+    take(owner, TABLE)
+    FaqEntry.objects.get(key="hacen-envios").paraphrases.create(text="envían L|V")
+
+    page = look_at(owner, "pregunta;respuesta;otras formas\n¿Hacen envíos?;Sí, a toda España.;envían L|V\n")
+
+    assert "sin cambios: 1" in page.content.decode()
 
 
 def test_answers_that_leave_customers_a_choice_are_named(owner: Client) -> None:
