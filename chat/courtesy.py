@@ -107,12 +107,17 @@ _REFUSES_PERSON = re.compile(r"\bno (quiero|necesito|hace falta)\b|\bdon t (want
 
 
 _COMPLAINS = re.compile(
-    r"\b(sinverguenzas?|verguenza|vergonzos[oa]s?|estaf\w+|timo|timad[oa]s?|timar(me|nos)|ladron\w*|rob(o|ando|ado)|"
-    r"engañ\w+|fraude|indignante|indignad[oa]|inaceptable|hart[oa]s?|quejar(me|nos)|presentar una queja|"
-    r"poner una (queja|reclamacion)|(pesim|horribl|terribl|mal)[oaeis]* (servicio|atencion|experiencia)|mierda|"
-    r"joder|(nadie|no) me (contesta|contestan|responde|responden|coge|cogen|atiende|atienden|da|dan)( \w+)? "
-    r"(el telefono|respuesta|solucion|soluciones)|scam\w*|unacceptable|outrageous|disgrace\w*|ripped? off|"
-    r"(terrible|awful|worst|horrible) (service|experience)|fed up|(make|file) a complaint)\b"
+    r"\b(sinverguenzas?|(que|una) verguenza|vergonzos[oa]s?|estaf(a|as|ador|adores|adora|ado|ada|aron|ando)|"
+    r"(sois|son|eres|es) (un[oa]?s? )?(ladron|ladrones|timo|fraude)|timad[oa]s?|"
+    r"(me|nos) (estan robando|han engañado|engañaron)|"
+    r"indignante|indignad[oa]|inaceptable|hart[oa]s? de|quejarme|quejarnos|"
+    r"(presentar|poner|hacer|tengo|interponer) una (queja|reclamacion)|mierda|joder|"
+    r"(pesim[oa]|horrible|terrible|mal) (servicio|atencion|experiencia)|"
+    r"(servicio|atencion|experiencia) ((es|fue|esta siendo) )?(pesim[oa]|horrible|terrible)|"
+    r"(nadie|no) me (contesta|contestan|responde|responden|coge|cogen|atiende|atienden)( el telefono)?$|"
+    r"(nadie|no) me (coge|cogen|contesta|contestan) el telefono|nadie me (contesta|responde|atiende|da)|"
+    r"scam|scammed|unacceptable|outrageous|disgrace|disgraceful|ripped off|(terrible|awful|worst|horrible) (service|"
+    r"experience)|fed up|(make|file) a complaint)\b"
 )
 
 

@@ -42,7 +42,7 @@ from chat.languages import language_of
 from chat.models import MAX_MESSAGE_CHARS, Conversation, Message
 from faq.publication import PublishedEntry
 from training import serving
-from training.lm.decisions import Decision, EngineBusy, EngineDied, Stopped, passing_over
+from training.lm.decisions import Decision, EngineBusy, EngineDied, Heeded, Stopped, passing_over
 from training.lm.followups import Rests, rests
 from training.lm.prompts import DECLINE, QuestionTooLong
 from training.models import AdapterVersion
@@ -325,7 +325,9 @@ async def _decision(reply: Reply) -> tuple[Servable, Any]:
     how = Rests.NOT if courtesy_of(reply.question) else rests(reply.question)
     subject = await spoken_of(reply.message) if how is not Rests.NOT else ""
     if how is not Rests.ENTIRELY or not subject:
-        servable, decision = await _ask(reply, serving.ask)
+        # A follow-up that staff once wrote down belongs to what is spoken of now.
+        heeded = Heeded.OFFERED if subject else Heeded.ALL
+        servable, decision = await _ask(reply, partial(serving.ask, heeded=heeded))
         if not decision.is_declined or not subject:
             return servable, decision
     servable, decision = await _ask(reply, partial(serving.ask, context=subject))
@@ -360,10 +362,10 @@ def _may_want_person(reply: Reply, courtesy: Courtesy | None, plea: Courtesy | N
 
 def _declining(has_suggestions: bool, is_second: bool, plea: Courtesy | None) -> str:
     """First questions that may be meant, or asking in other words; then a person, and at once who complains."""
-    if plea is Courtesy.COMPLAINT:
-        return plea.reply
     if has_suggestions:
         return serving.suggest_text()
+    if plea is Courtesy.COMPLAINT:
+        return plea.reply
     return _("I'm sorry, I don't know that either. You can ask for a person.") if is_second else serving.decline_text()
 
 

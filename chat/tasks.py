@@ -12,7 +12,7 @@ def watch_trial() -> None:
     trials.look()
 
 
-@shared_task(autoretry_for=(OSError,), retry_backoff=True, max_retries=6)
+@shared_task(autoretry_for=(OSError,), retry_backoff=30, max_retries=6)
 def send_alert(handover_pk: int) -> None:
     alerts.send(handover_pk)
 

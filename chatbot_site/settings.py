@@ -62,7 +62,7 @@ SITE_NAME = env.str("SITE_NAME", default="")
 HANDOVER_EMAILS = env.list("HANDOVER_EMAILS", default=[])
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="") or "chat@localhost"
 vars().update(env.email_url_config(env.str("EMAIL_URL", default="") or "consolemail://"))
-EMAIL_TIMEOUT = 20
+EMAIL_TIMEOUT = 5
 
 # How a customer reaches a person, in a line that the chat says to who asks: telephone, hours, e-mail address.
 PERSON_CONTACT = env.str("PERSON_CONTACT", default="")

@@ -66,9 +66,29 @@ def test_what_could_be_asked_of_anything_is_asked_of_what_was_spoken_of(live: Ad
     assert after.context == "quiero devolver algo"
 
 
+# Nothing is sure enough but what staff wrote.
+UNSURE = '{"threshold": 1.0, "min_coverage": 1.0}'
+
+
+def test_a_follow_up_that_is_somewhere_a_wording_belongs_to_what_is_spoken_of(live: AdapterVersion) -> None:
+    (live.path / "calibration.json").write_text(UNSURE, encoding="utf-8")
+    Paraphrase.objects.create(entry=FaqEntry.objects.get(key="pay"), text="¿y si está usado?")
+    alone, _, after = answers_to("¿y si está usado?", "quiero devolver algo", "¿y si está usado?")
+    assert alone.entry_key == "pay"
+    assert (after.entry_key, after.context) == ("", "quiero devolver algo")
+
+
+def test_what_customers_say_of_themselves_is_nobodys_wording(live: AdapterVersion) -> None:
+    (live.path / "calibration.json").write_text(UNSURE, encoding="utf-8")
+    Paraphrase.objects.create(entry=FaqEntry.objects.get(key="hours"), text="teléfono")
+    word, number = answers_to("teléfono", "+34 600 123 456")
+    assert word.entry_key == "hours"
+    assert number.entry_key == "", "it is read as “[teléfono]”"
+
+
 def test_a_suggestion_that_is_taken_up_goes_on_from_nothing(live: AdapterVersion) -> None:
     """Also where nothing is sure, and where it could be asked of anything."""
-    (live.path / "calibration.json").write_text('{"threshold": 1.0, "min_coverage": 1.0}', encoding="utf-8")
+    (live.path / "calibration.json").write_text(UNSURE, encoding="utf-8")
     FaqEntry.objects.filter(key="hours").update(question="¿Y hasta cuándo?")
     for text in ("¿Y hasta cuándo?", "y hasta cuando"):
         *_, answer = answers_to("quiero devolver algo ya", text)
